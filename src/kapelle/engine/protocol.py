@@ -1,0 +1,63 @@
+"""What an engine is: it can observe a project and perform one step. Everything else is built on that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from kapelle.events import Emit, LogLine
+from kapelle.model.project import Project
+from kapelle.plan.observed import Container, Observed, ObservedNetwork, ObservedVolume
+from kapelle.plan.steps import Step
+
+
+class Engine(Protocol):
+    """One engine, opened for one command. Not shared between processes; `perform` may be called by several threads."""
+
+    name: str
+
+    def capabilities(self) -> Mapping[str, str]:
+        """Key path -> "" when honoured, else why not ("services.*.gpus" -> "no CDI devices here")."""
+        ...
+
+    def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:
+        """What is there of `project`: containers (one-offs too), networks, volumes, the images named."""
+        ...
+
+    def perform(self, step: Step, project: Project, emit: Emit) -> None:
+        """Do one step to its end, telling `emit` how it goes.
+
+        Emits Progress for each state word; the executor adds none. Raises EngineError or ImageError with
+        nothing half-made: a step that fails leaves what was there before it.
+        """
+        ...
+
+    def unperform(self, step: Step, project: Project, emit: Emit) -> None:
+        """Undo a performed create step after a sibling failed, where Compose would undo it; else do nothing."""
+        ...
+
+    def logs(
+        self,
+        containers: tuple[Container, ...],
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Iterator[LogLine]:
+        """Lines of each container, oldest first; with `follow` as they come until all have ended. Times in ns."""
+        ...
+
+    def wait(self, containers: tuple[Container, ...]) -> Iterator[tuple[Container, int]]:
+        """Yield each running container with its exit code as it ends."""
+        ...
+
+    def networks(self) -> tuple[ObservedNetwork, ...]: ...
+
+    def volumes(self) -> tuple[ObservedVolume, ...]: ...
+
+    def containers(self) -> tuple[Container, ...]:
+        """Every container of every project."""
+        ...
+
+    def close(self) -> None: ...
