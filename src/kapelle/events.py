@@ -27,18 +27,18 @@ class Progress(NamedTuple):
     name: str
     text: str
     state: str = "working"
-    because: str = ""       # the step's cause
-    current: int = 0        # bytes, when total > 0
+    because: str = ""  # the step's cause
+    current: int = 0  # bytes, when total > 0
     total: int = 0
-    parent: str = ""        # a layer's image
-    details: str = ""       # an error's words, a stand-in's versions
+    parent: str = ""  # a layer's image
+    details: str = ""  # an error's words, a stand-in's versions
 
 
 class BuildOutput(NamedTuple):
     """A line that a build step printed, or the step's own headline (step text and no line)."""
 
     service: str
-    step: str               # "2/6 RUN pip install …"
+    step: str  # "2/6 RUN pip install …"
     line: str = ""
     stream: str = "stdout"
     cached: bool = False
@@ -49,10 +49,10 @@ class LogLine(NamedTuple):
 
     container: str
     service: str
-    stream: str             # stdout or stderr
+    stream: str  # stdout or stderr
     time: int
     text: bytes
-    partial: bool = False   # the line goes on in the next event
+    partial: bool = False  # the line goes on in the next event
 
 
 class ContainerEvent(NamedTuple):

@@ -14,33 +14,33 @@ from kapelle.errors import Position
 
 class Port(NamedTuple):
     target: int
-    published: str = ""             # "" = an ephemeral one; "8000"; "8000-8010" = one free port of the range
-    protocol: str = "tcp"           # tcp, udp
-    host_ip: str = ""               # "" = every address, IPv4 and IPv6
+    published: str = ""  # "" = an ephemeral one; "8000"; "8000-8010" = one free port of the range
+    protocol: str = "tcp"  # tcp, udp
+    host_ip: str = ""  # "" = every address, IPv4 and IPv6
     mode: str = "ingress"
     name: str = ""
     app_protocol: str = ""
 
 
 class Mount(NamedTuple):
-    type: str                       # volume, bind, tmpfs, image
-    source: str                     # volume key ("" = anonymous), host path, image; "" for tmpfs
+    type: str  # volume, bind, tmpfs, image
+    source: str  # volume key ("" = anonymous), host path, image; "" for tmpfs
     target: str
     read_only: bool = False
-    create_host_path: bool = True   # bind: make a missing source a directory
-    propagation: str = ""           # bind
-    recursive: str = ""             # bind: enabled, disabled, writable, readonly
-    nocopy: bool = False            # volume
-    subpath: str = ""               # volume, image
+    create_host_path: bool = True  # bind: make a missing source a directory
+    propagation: str = ""  # bind
+    recursive: str = ""  # bind: enabled, disabled, writable, readonly
+    nocopy: bool = False  # volume
+    subpath: str = ""  # volume, image
     tmpfs_size: int | None = None
     tmpfs_mode: int | None = None
-    tmpfs_options: str = ""         # the rest of a `tmpfs: /run:uid=1000,…`
+    tmpfs_options: str = ""  # the rest of a `tmpfs: /run:uid=1000,…`
 
 
 class HealthCheck(NamedTuple):
     """How a container tells that it is ready. Fields left None come from the image, then 30/30/3/0/5."""
 
-    test: tuple[str, ...] | None = None      # ("CMD", …), ("CMD-SHELL", "…"), ("NONE",)
+    test: tuple[str, ...] | None = None  # ("CMD", …), ("CMD-SHELL", "…"), ("NONE",)
     interval: float | None = None
     timeout: float | None = None
     retries: int | None = None
@@ -50,13 +50,13 @@ class HealthCheck(NamedTuple):
 
 class Dependency(NamedTuple):
     service: str
-    condition: str = "service_started"       # service_healthy, service_completed_successfully
+    condition: str = "service_started"  # service_healthy, service_completed_successfully
     required: bool = True
     restart: bool = False
 
 
 class NetworkAttachment(NamedTuple):
-    network: str                             # key in the file
+    network: str  # key in the file
     aliases: tuple[str, ...] = ()
     ipv4_address: str = ""
     ipv6_address: str = ""
@@ -71,8 +71,8 @@ class NetworkAttachment(NamedTuple):
 class FileGrant(NamedTuple):
     """A config or secret given to a service."""
 
-    source: str                              # key in the file
-    target: str                              # absolute path in the container
+    source: str  # key in the file
+    target: str  # absolute path in the container
     uid: str | None = None
     gid: str | None = None
     mode: int | None = None
@@ -90,13 +90,13 @@ class Hook(NamedTuple):
     privileged: bool = False
     working_dir: str = ""
     environment: tuple[str, ...] = ()
-    image: str = ""                          # pre_start only
-    per_replica: bool = False                # pre_start only
+    image: str = ""  # pre_start only
+    per_replica: bool = False  # pre_start only
 
 
 class Build(NamedTuple):
-    context: str                             # absolute path (or URL)
-    dockerfile: str = "Dockerfile"           # relative to context, or absolute
+    context: str  # absolute path (or URL)
+    dockerfile: str = "Dockerfile"  # relative to context, or absolute
     dockerfile_inline: str = ""
     args: tuple[tuple[str, str | None], ...] = ()
     target: str = ""
@@ -121,22 +121,22 @@ class Service(NamedTuple):
     """A service, its defaults applied. The canonical tree it was bound from is `raw`."""
 
     name: str
-    image: str = ""                          # "" only when there is a build: see Project.image_of
+    image: str = ""  # "" only when there is a build: see Project.image_of
     build: Build | None = None
-    command: tuple[str, ...] | None = None   # () is an explicit empty list
+    command: tuple[str, ...] | None = None  # () is an explicit empty list
     entrypoint: tuple[str, ...] | None = None
-    environment: tuple[tuple[str, str | None], ...] = ()   # env_file folded in; None = unset at the caller
+    environment: tuple[tuple[str, str | None], ...] = ()  # env_file folded in; None = unset at the caller
     user: str = ""
     working_dir: str = ""
     ports: tuple[Port, ...] = ()
     expose: tuple[str, ...] = ()
-    mounts: tuple[Mount, ...] = ()           # volumes and tmpfs
+    mounts: tuple[Mount, ...] = ()  # volumes and tmpfs
     volumes_from: tuple[str, ...] = ()
     networks: tuple[NetworkAttachment, ...] = ()
-    network_mode: str = ""                   # "", none, host, bridge, service:X, container:X
+    network_mode: str = ""  # "", none, host, bridge, service:X, container:X
     depends_on: tuple[Dependency, ...] = ()  # implied ones (links, network_mode, …) included
     healthcheck: HealthCheck | None = None
-    restart: str = ""                        # "", no, always, unless-stopped, on-failure[:N]
+    restart: str = ""  # "", no, always, unless-stopped, on-failure[:N]
     scale: int = 1
     container_name: str = ""
     hostname: str = ""
@@ -164,13 +164,13 @@ class Service(NamedTuple):
     uts: str = ""
     cgroup: str = ""
     cgroup_parent: str = ""
-    devices: tuple[tuple[str, str, str], ...] = ()         # source, target, permissions
+    devices: tuple[tuple[str, str, str], ...] = ()  # source, target, permissions
     device_cgroup_rules: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
-    extra_hosts: tuple[tuple[str, str], ...] = ()          # name, address (or host-gateway)
-    links: tuple[tuple[str, str], ...] = ()                # service, alias
+    extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address (or host-gateway)
+    links: tuple[tuple[str, str], ...] = ()  # service, alias
     mac_address: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
@@ -194,7 +194,7 @@ class Service(NamedTuple):
     pre_start: tuple[Hook, ...] = ()
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
-    extensions: tuple[tuple[str, Any], ...] = ()           # x-*
-    config_hash: str = ""                                  # 64 hex: digest of what forces a recreate
-    raw: Mapping[str, Any] = {}                            # canonical tree, as `config --format json` prints it
-    where: Mapping[str, Position] = {}                     # "ports[0].target" -> where it was written
+    extensions: tuple[tuple[str, Any], ...] = ()  # x-*
+    config_hash: str = ""  # 64 hex: digest of what forces a recreate
+    raw: Mapping[str, Any] = {}  # canonical tree, as `config --format json` prints it
+    where: Mapping[str, Position] = {}  # "ports[0].target" -> where it was written

@@ -9,8 +9,8 @@ from typing import NamedTuple
 class Endpoint(NamedTuple):
     """A container's place on a network."""
 
-    network: str                     # the network's name
-    ipv4: str = ""                   # "172.18.0.2/16"
+    network: str  # the network's name
+    ipv4: str = ""  # "172.18.0.2/16"
     ipv6: str = ""
     mac: str = ""
     gateway: str = ""
@@ -25,33 +25,33 @@ class PublishedPort(NamedTuple):
 
 
 class Container(NamedTuple):
-    id: str                          # 64 hex
+    id: str  # 64 hex
     name: str
     project: str
     service: str
-    number: int                      # replica number; 0 for a one-off
+    number: int  # replica number; 0 for a one-off
     oneoff: bool = False
-    image: str = ""                  # the reference asked for
-    image_id: str = ""               # sha256:…
-    status: str = "created"          # created running paused restarting exited dead
-    health: str = ""                 # "", starting, healthy, unhealthy
+    image: str = ""  # the reference asked for
+    image_id: str = ""  # sha256:…
+    status: str = "created"  # created running paused restarting exited dead
+    health: str = ""  # "", starting, healthy, unhealthy
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""
     pid: int = 0
-    created: float = 0.0             # seconds since the epoch
+    created: float = 0.0  # seconds since the epoch
     started: float = 0.0
     finished: float = 0.0
     restarts: int = 0
     config_hash: str = ""
-    command: tuple[str, ...] = ()    # path and arguments that run
+    command: tuple[str, ...] = ()  # path and arguments that run
     labels: Mapping[str, str] = {}
     ports: tuple[PublishedPort, ...] = ()
-    exposed: tuple[str, ...] = ()    # "80/tcp" of the image and the file that are not published
+    exposed: tuple[str, ...] = ()  # "80/tcp" of the image and the file that are not published
     networks: tuple[Endpoint, ...] = ()
-    mounts: tuple[tuple[str, str, str], ...] = ()   # type, name or source, target
+    mounts: tuple[tuple[str, str, str], ...] = ()  # type, name or source, target
     standin: bool = False
-    rung: str = ""                   # R1 …
+    rung: str = ""  # R1 …
 
     @property
     def alive(self) -> bool:
@@ -97,4 +97,4 @@ class Observed(NamedTuple):
     containers: tuple[Container, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
-    images: Mapping[str, ObservedImage] = {}        # by the reference the project uses
+    images: Mapping[str, ObservedImage] = {}  # by the reference the project uses

@@ -15,10 +15,10 @@ from kapelle.plan.observed import Container
 class PullImage(NamedTuple):
     image: str
     service: str
-    policy: str = "missing"          # missing, always
+    policy: str = "missing"  # missing, always
     because: str = ""
     platform: str = ""
-    fallback_build: bool = False     # the service has a build section too: a failed pull is no error
+    fallback_build: bool = False  # the service has a build section too: a failed pull is no error
 
 
 class BuildImage(NamedTuple):
@@ -64,11 +64,11 @@ class CreateContainer(NamedTuple):
     replaces: Container | None = None
     renew_anonymous: bool = False
     oneoff: bool = False
-    slug: str = ""                   # one-off: 64 hex
+    slug: str = ""  # one-off: 64 hex
     labels: tuple[tuple[str, str], ...] = ()
     remove_on_exit: bool = False
-    use_aliases: bool = True         # one-offs answer to the service's names only when asked
-    publish: bool = True             # one-offs publish only when asked
+    use_aliases: bool = True  # one-offs answer to the service's names only when asked
+    publish: bool = True  # one-offs publish only when asked
 
 
 class StartContainer(NamedTuple):
@@ -81,7 +81,7 @@ class StopContainer(NamedTuple):
     name: str
     service: str
     because: str = ""
-    timeout: float | None = None     # None: the service's grace period
+    timeout: float | None = None  # None: the service's grace period
 
 
 class KillContainer(NamedTuple):
@@ -95,7 +95,7 @@ class RemoveContainer(NamedTuple):
     name: str
     service: str
     because: str = ""
-    volumes: bool = False            # anonymous volumes too
+    volumes: bool = False  # anonymous volumes too
     force: bool = False
 
 
@@ -127,16 +127,29 @@ class WaitFor(NamedTuple):
     service: str
     names: tuple[str, ...]
     condition: str
-    wanted_by: str = ""              # the dependent service; "" = the command line
+    wanted_by: str = ""  # the dependent service; "" = the command line
     required: bool = True
     because: str = ""
     timeout: float | None = None
 
 
 Step = (
-    PullImage | BuildImage | CreateNetwork | RemoveNetwork | CreateVolume | RemoveVolume | RemoveImage
-    | CreateContainer | StartContainer | StopContainer | KillContainer | RemoveContainer | RestartContainer
-    | PauseContainer | UnpauseContainer | WaitFor
+    PullImage
+    | BuildImage
+    | CreateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | RemoveVolume
+    | RemoveImage
+    | CreateContainer
+    | StartContainer
+    | StopContainer
+    | KillContainer
+    | RemoveContainer
+    | RestartContainer
+    | PauseContainer
+    | UnpauseContainer
+    | WaitFor
 )
 
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 
 class Paths(NamedTuple):
-    data: str       # images/, volumes/NAME/_data, containers/ID/{upper,work,merged}
-    state: str      # projects/NAME/…, networks/NAME.json: survives a reboot
-    run: str        # projects/NAME/{socket,…}: gone after a reboot
-    config: str     # config.toml
+    data: str  # images/, volumes/NAME/_data, containers/ID/{upper,work,merged}
+    state: str  # projects/NAME/…, networks/NAME.json: survives a reboot
+    run: str  # projects/NAME/{socket,…}: gone after a reboot
+    config: str  # config.toml
 
     @property
     def images(self) -> str:
