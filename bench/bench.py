@@ -1,0 +1,180 @@
+"""Compare kap with docker compose on dockerd, in one interleaved run. Figures are ratios of medians (kap / docker).
+
+    python bench/bench.py [--rounds 3] [--sizes 1,10,50] [--docker "docker compose"] [--only up,ps] [--json FILE]
+
+Needs root (for kap's R1 rung), a running dockerd for the comparison (without one only kap is timed), and the image
+`kap-bench:1` (a static busybox), which it makes on both sides. Leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+IMAGE = "kap-bench:1"
+
+
+class Tool:
+    """One side: how to call it, and its timings by case in seconds."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self.name = name
+        self.command = command
+        self.environment = environment
+        self.seconds: dict[str, list[float]] = {}
+
+    def run(self, directory: Path, *arguments: str, check: bool = True) -> float:
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*self.command, *arguments],
+            cwd=directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        took = time.perf_counter() - began
+        if check and done.returncode:
+            raise SystemExit(f"{self.name} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        return took
+
+    def timed(self, case: str, directory: Path, *arguments: str) -> None:
+        self.seconds.setdefault(case, []).append(self.run(directory, *arguments))
+
+
+def compose_file(services: int) -> str:
+    rows = ["services:"]
+    for number in range(1, services + 1):
+        rows += [
+            f"  s{number}:",
+            f"    image: {IMAGE}",
+            '    command: ["sleep", "1000000"]',
+            "    init: false",
+            "    stop_grace_period: 1s",
+        ]
+    return "\n".join(rows) + "\n"
+
+
+def busybox_archive(folder: Path) -> Path:
+    """A docker archive with one layer that holds a static busybox, for `kap load` and `docker load`."""
+    program = shutil.which("busybox") or "/bin/busybox"
+    if not os.path.exists(program):
+        raise SystemExit("busybox is not here: apt-get install busybox-static")
+    layer = folder / "layer.tar"
+    with tarfile.open(layer, "w") as tar:
+        tar.add(program, "bin/busybox")
+        for name in ("sh", "sleep", "true", "echo", "cat", "ls"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for name in ("tmp", "etc", "root"):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(directory)
+    import hashlib
+
+    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+    config_text = json.dumps(config).encode()
+    config_name = hashlib.sha256(config_text).hexdigest() + ".json"
+    (folder / config_name).write_bytes(config_text)
+    manifest = [{"Config": config_name, "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    archive = folder / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("manifest.json", config_name, "layer.tar"):
+            tar.add(folder / name, name)
+    return archive
+
+
+def round_of(tools: list[Tool], size: int, folder: Path) -> None:
+    """One interleaved round of every case at one size."""
+    places = {}
+    for tool in tools:
+        place = folder / f"{tool.name}-{size}"
+        place.mkdir(exist_ok=True)
+        (place / "compose.yaml").write_text(compose_file(size))
+        places[tool.name] = place
+    cases: list[tuple[str, Callable[[Tool], None]]] = [
+        (f"up -d {size}", lambda t: t.timed(f"up -d {size}", places[t.name], "up", "-d")),
+        (f"up -d again {size}", lambda t: t.timed(f"up -d again {size}", places[t.name], "up", "-d")),
+        (f"ps {size}", lambda t: t.timed(f"ps {size}", places[t.name], "ps", "--format", "json")),
+    ]
+    if size == 1:
+        cases += [
+            ("exec", lambda t: t.timed("exec", places[t.name], "exec", "-T", "s1", "true")),
+            ("run --rm", lambda t: t.timed("run --rm", places[t.name], "run", "--rm", "-T", "s1", "true")),
+            ("version", lambda t: t.timed("version", places[t.name], "version")),
+            ("config 1", lambda t: t.timed("config 1", places[t.name], "config")),
+        ]
+    cases.append((f"down -t 0 {size}", lambda t: t.timed(f"down -t 0 {size}", places[t.name], "down", "-t", "0")))
+    try:
+        for _, case in cases:
+            for tool in tools:
+                case(tool)
+    finally:
+        for tool in tools:
+            tool.run(places[tool.name], "down", "-t", "0", check=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", default="1,10,50")
+    parser.add_argument("--kap", default=f"{sys.executable} -m kapelle")
+    parser.add_argument("--docker", default="docker compose", help="the reference; empty to leave it out")
+    parser.add_argument("--json", default="", help="write all timings to this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kap-bench-") as name:
+        folder = Path(name)
+        home = folder / "home"
+        environment = {**os.environ, "KAP_HOME": str(home)}
+        kap = Tool("kap", shlex.split(options.kap), environment)
+        archive = busybox_archive(folder)
+        kap.run(folder, "load", "-i", str(archive))
+        tools = [kap]
+        if options.docker:
+            reference = Tool("docker", shlex.split(options.docker), dict(os.environ))
+            loaded = subprocess.run(["docker", "load", "-i", str(archive)], capture_output=True, check=False)
+            if loaded.returncode == 0:
+                tools.append(reference)
+            else:
+                print("no dockerd answers: timing kap alone", file=sys.stderr)
+        for _ in range(options.rounds):
+            for size in (int(s) for s in options.sizes.split(",")):
+                round_of(tools, size, folder)
+        report(tools)
+        if options.json:
+            Path(options.json).write_text(json.dumps({t.name: t.seconds for t in tools}, indent=1))
+        if len(tools) > 1:
+            subprocess.run(["docker", "rmi", "-f", IMAGE], capture_output=True, check=False)
+
+
+def report(tools: list[Tool]) -> None:
+    print(f"load average {os.getloadavg()[0]:.1f}; medians in seconds")
+    print(f"{'case':<18}" + "".join(f"{t.name:>10}" for t in tools) + (f"{'ratio':>8}" if len(tools) > 1 else ""))
+    for case in tools[0].seconds:
+        medians = [statistics.median(t.seconds[case]) for t in tools]
+        ratio = f"{medians[0] / medians[1]:>8.2f}" if len(tools) > 1 else ""
+        print(f"{case:<18}" + "".join(f"{m:>10.3f}" for m in medians) + ratio)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The command line's side: find or start a project's supervisor, ask it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import sys
+import time
+from typing import Any
+
+from kapelle.engines.native import messages
+from kapelle.errors import EngineError
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+_PATIENCE = 20.0        # seconds for a supervisor to come back after it was killed
+
+
+class Gone(Exception):
+    """The supervisor went away in the middle of a request."""
+
+
+def connect(paths: Paths, project: str) -> socket.socket | None:
+    """A connection to the running supervisor, or None when there is none."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(_address(paths, project))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as e:
+        sock.close()
+        raise EngineError(f'can\'t reach the supervisor of "{project}": {e.strerror}') from None
+    return sock
+
+
+def _address(paths: Paths, project: str) -> str:
+    """sun_path holds 107 bytes: a long place is reached through a descriptor of its folder."""
+    path = f"{paths.project_run(project)}/socket"
+    if len(path) < 100:
+        return path
+    directory = os.open(paths.project_run(project), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _held.append(directory)
+    return f"/proc/self/fd/{directory}/socket"
+
+
+_held: list[int] = []   # folders held open for long socket paths, for the life of the command
+
+
+def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:
+    """A connection to the supervisor; starts keeper and supervisor when there is none."""
+    sock = connect(paths, project)
+    if sock is not None:
+        return sock
+    run_dir = paths.project_run(project)
+    for directory in (run_dir, paths.project(project), f"{paths.project(project)}/containers", paths.networks):
+        store.make_directory(directory)
+    lock = os.open(f"{run_dir}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sock = connect(paths, project)
+        if sock is None:
+            spawn(paths, project, strict=strict)
+            sock = connect(paths, project)
+    finally:
+        os.close(lock)
+    if sock is None:
+        raise EngineError(
+            f'the supervisor of "{project}" did not start', hint=f"see {run_dir}/keeper.log for what it said"
+        )
+    return sock
+
+
+def spawn(paths: Paths, project: str, *, strict: bool) -> None:
+    """Start a keeper with the listening socket, so that nobody has to wait for it to listen."""
+    run_dir = paths.project_run(project)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        os.unlink(f"{run_dir}/socket")
+    except FileNotFoundError:
+        pass
+    listening.bind(_address(paths, project))
+    os.chmod(f"{run_dir}/socket", 0o600)
+    listening.listen(128)
+    log = os.open(f"{run_dir}/keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    python = os.path.realpath(sys.executable)
+    code = f"import sys; sys.path.insert(0, {package_root!r}); from kapelle.engines.native import keeper; keeper.main()"
+    argv = [python, "-I", "-S", "-c", code]
+    settings = {"project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""]}
+    file_actions: list[tuple[Any, ...]] = [
+        (os.POSIX_SPAWN_DUP2, null, 0),
+        (os.POSIX_SPAWN_DUP2, log, 1),
+        (os.POSIX_SPAWN_DUP2, log, 2),
+        (os.POSIX_SPAWN_DUP2, listening.fileno(), 3),
+    ]
+    environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "TZ") if k in os.environ}
+    if listening.fileno() == 3:
+        os.set_inheritable(3, True)
+        file_actions.pop()
+    os.posix_spawn(
+        python, [*argv, json.dumps(settings)], environment, file_actions=file_actions, setsid=True,
+        setsigmask=(), setsigdef=[n for n in range(1, 32) if n not in (9, 19)],
+    )  # fmt: skip
+    os.close(null)
+    os.close(log)
+    listening.close()
+
+
+def request(
+    paths: Paths,
+    project: str,
+    message: dict[str, Any],
+    fds: tuple[int, ...] = (),
+    *,
+    start: bool = True,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Ask and wait for the answer. Tries again when the supervisor is being restarted (requests are idempotent).
+
+    Raises EngineError when it answers with an error, or stays away. With `start` false and no supervisor, the
+    answer is {}.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        sock = ensure(paths, project, strict=strict) if start else connect(paths, project)
+        if sock is None:
+            return {}
+        with sock:
+            try:
+                messages.send(sock, message, fds)
+                answer, given = messages.receive(sock)
+            except (BrokenPipeError, ConnectionResetError):
+                answer, given = None, []
+        for fd in given:
+            os.close(fd)
+        if answer is not None:
+            return checked(answer)
+        if time.monotonic() > deadline:
+            raise EngineError(f'the supervisor of "{project}" does not answer', hint="run the command again")
+        time.sleep(0.01)
+
+
+def checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, or its error raised."""
+    if "error" in answer:
+        raise EngineError(
+            str(answer["error"]),
+            hint=str(answer.get("hint", "")),
+            details=tuple((str(a), str(b)) for a, b in answer.get("details", ())),
+            code=str(answer.get("kap", "")) or "KAP310",
+            exit_code=int(answer.get("code", 1)),
+        )
+    return answer
+
+
+def leave(paths: Paths, project: str) -> None:
+    """Ask the supervisor to leave if nothing needs it, and wait until keeper and supervisor are gone."""
+    sock = connect(paths, project)
+    if sock is None:
+        return
+    with sock:
+        try:
+            messages.send(sock, {"op": "quit"})
+            answer, _ = messages.receive(sock)
+            if answer and answer.get("ok"):
+                keeper = os.pidfd_open(int(answer["keeper"]))
+                select.select([keeper], [], [], 5)
+                os.close(keeper)
+        except OSError:
+            pass  # it is gone already

@@ -1,0 +1,584 @@
+"""One container in the supervisor: start, output, exit, restart. Decisions come from `plan.lifecycle`."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kapelle.engines.native import hosts, messages
+from kapelle.engines.native.container_status import new_status
+from kapelle.engines.native.health import Health
+from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
+from kapelle.engines.native.logs import Writer
+from kapelle.engines.native.loop import Timer
+from kapelle.errors import KapelleError
+from kapelle.linux import process
+from kapelle.plan import lifecycle
+from kapelle.state import store
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.supervisor import Supervisor
+
+_PIPE = 1 << 18                 # bytes a container may write ahead of the supervisor
+_READ = 1 << 18
+_EXIT_POLL = 0.01               # between looks for an exit file whose process is gone
+_EXIT_LOOKS = 200
+_F_SETPIPE_SZ = 1031
+
+Answer = Callable[[dict[str, Any]], None]
+
+
+class Container:
+    """The live side of one container. `intent` is what was asked for, `status` what is (status.json)."""
+
+    def __init__(self, supervisor: Supervisor, container_id: str) -> None:
+        self.supervisor = supervisor
+        self.id = container_id
+        self.directory = supervisor.paths.container(supervisor.project, container_id)
+        self.intent: dict[str, Any] = store.read_json(f"{self.directory}/container.json")
+        self.status: dict[str, Any] = store.read_json(f"{self.directory}/status.json") or new_status()
+        self.pidfd = -1
+        self.sync: socket.socket | None = None
+        self.pipes: dict[str, int] = {}
+        self.terminal = -1
+        self.terminal_given = False
+        self.start_answers: list[Answer] = []
+        self.start_error: dict[str, Any] | None = None
+        self.logs: Writer | None = None
+        self.health: Health | None = None
+        self.restarts = lifecycle.RestartState()
+        self.restart_timer: Timer | None = None
+        self.kill_timer: Timer | None = None
+        self.exit_looks = 0
+
+    # ---- state ---------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        return str(self.status["status"])
+
+    @property
+    def alive(self) -> bool:
+        return self.state in ("running", "paused", "restarting") or self.sync is not None
+
+    @property
+    def pid(self) -> int:
+        return int(self.status["pid"])
+
+    def save(self) -> None:
+        try:
+            store.write_json(f"{self.directory}/status.json", self.status)
+        except KapelleError:
+            pass  # the disk is full, or the container was removed: facts stay in the kernel and the exit file
+        self.supervisor.changed(self)
+
+    # ---- start ---------------------------------------------------------------------------------------------
+
+    def start(self, answer: Answer, given: list[int], size: Any = None) -> None:
+        """Begin to launch; `answer` hears {"ok"} at exec or {"error"}. `given`: a one-off's standard streams."""
+        if self.state in ("running", "paused"):
+            answer({"ok": True, "already": True})
+            return
+        self.start_answers.append(answer)
+        if self.sync is not None:
+            return
+        self._cancel_restart()
+        self.start_error = None
+        try:
+            self._launch(given, size)
+        except KapelleError as e:
+            self._start_failed({"error": e.what, "code": 128, "details": e.details, "hint": e.hint, "kap": e.code})
+        except OSError as e:
+            self._start_failed({"error": f"{e.strerror} {e.filename or ''}".strip(), "code": 128})
+
+    def _launch(self, given: list[int], size: Any) -> None:
+        run = int(self.status["run"]) + 1
+        supervisor = self.supervisor
+        self._write_files(())
+        spec = dict(self.intent["launch"])
+        spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
+        spec["cgroups"] = supervisor.cgroups.create(self.id, self.intent["limits"])
+        if size:
+            spec["size"] = size
+        streams = given or self._open_streams()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create("launch", os.MFD_CLOEXEC)
+        try:
+            os.write(memory, json.dumps(spec).encode())
+            message: dict[str, Any] = {"op": "launch", "exit": f"{self.directory}/exit"}
+            pid_mode = spec["namespaces"]["pid"]
+            if pid_mode == "host":
+                message["host_pid"] = True
+            elif pid_mode.startswith("pid:"):
+                message["target"] = int(pid_mode[4:])
+            pid = supervisor.keeper.fork(message, (memory, theirs.fileno(), *streams))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(memory)
+            theirs.close()
+            if not given:
+                for fd in streams:
+                    os.close(fd)
+        self.sync = ours
+        self.status.update(run=run, pid=pid, start_time=process.start_time(pid), boot=supervisor.boot)
+        self.pidfd = os.pidfd_open(pid)
+        supervisor.keeper.watch(pid, self._keeper_saw_exit)
+        supervisor.loop.add(self.pidfd, self._gone)
+        supervisor.loop.add(ours.fileno(), self._on_sync)
+
+    def _namespace(self, mode: str) -> str:
+        if not mode.startswith("container:"):
+            return mode
+        other = self.supervisor.container(mode.removeprefix("container:"))
+        if other is None or other.state != "running":
+            raise KapelleError(f'the container that "{self.intent["service"]}" shares a namespace with is not running')
+        return f"pid:{other.pid}"
+
+    def _open_streams(self) -> list[int]:
+        """Ends for the container: /dev/null or a held-open pipe as 0, a FIFO each as 1 and 2; nothing for a tty."""
+        if self.intent["tty"]:
+            return []
+        self._adopt_pipes()
+        streams = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        for name in ("out", "err"):
+            # A second open file description: O_NONBLOCK is ours alone. O_RDWR: never SIGPIPE, whoever dies.
+            streams.append(os.open(self._fifo(name), os.O_RDWR | os.O_CLOEXEC))
+        return streams
+
+    def _fifo(self, name: str) -> str:
+        return f"{self.supervisor.run_dir}/{self.id[:12]}.{name}"
+
+    def _adopt_pipes(self) -> None:
+        for name, stream in (("out", "stdout"), ("err", "stderr")):
+            if stream in self.pipes:
+                continue
+            path = self._fifo(name)
+            try:
+                os.mkfifo(path, 0o600)
+            except FileExistsError:
+                pass
+            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
+            except OSError:
+                pass
+            self.pipes[stream] = fd
+            self.supervisor.loop.add(fd, self._reader(stream, fd))
+
+    def _on_sync(self, _: int) -> None:
+        """The child speaks: it has its namespaces, a terminal, a mistake; or its socket closed at exec."""
+        assert self.sync is not None
+        message, fds = messages.receive(self.sync)
+        if message is None:
+            self._close_sync()
+            if self.start_error is None:
+                self._started()
+            return
+        if message.get("at") == "namespaces":
+            try:
+                self._connect()
+                messages.send(self.sync, {"go": True})
+            except KapelleError as e:
+                self.start_error = {
+                    "error": e.what, "code": 128, "details": e.details, "hint": e.hint, "kap": e.code,
+                }  # fmt: skip
+                self.signal(signal.SIGKILL)
+            except OSError as e:
+                self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
+                self.signal(signal.SIGKILL)
+        elif message.get("at") == "terminal" and fds:
+            self._hold_terminal(fds.pop(0))
+        elif "error" in message:
+            self.start_error = message
+        for fd in fds:
+            os.close(fd)
+
+    def _hold_terminal(self, master: int) -> None:
+        self._drop_terminal()
+        self.terminal = master
+        os.set_blocking(master, False)
+        self.supervisor.keeper.keep(f"tty:{self.id}", master)
+        if not self.terminal_given:
+            self.supervisor.loop.add(master, self._reader("stdout", master))
+
+    def _drop_terminal(self) -> None:
+        if self.terminal >= 0:
+            self.supervisor.loop.remove(self.terminal)
+            os.close(self.terminal)
+            self.terminal = -1
+            self.supervisor.keeper.drop(f"tty:{self.id}")
+
+    def _connect(self) -> None:
+        """Put the new network namespace on its networks, with names and ports, before the program starts."""
+        if self.intent["launch"]["namespaces"]["net"] != "own":
+            return
+        netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            endpoints, ports = self.supervisor.attach(self, netns)
+        finally:
+            os.close(netns)
+        self.status["networks"] = [list(e) for e in endpoints]
+        self.status["ports"] = [list(p) for p in ports]
+        self._write_files(tuple(a for e in endpoints for a in (e.ipv4, e.ipv6)))
+
+    def _write_files(self, addresses: tuple[str, ...]) -> None:
+        launch = self.intent["launch"]
+        own_net = launch["namespaces"]["net"] in ("own", "none")
+        try:
+            with open("/etc/resolv.conf") as f:
+                resolv = f.read()
+        except OSError:
+            resolv = ""
+        if own_net:
+            resolv = hosts.resolv_conf(tuple(self.intent["dns_search"]), tuple(self.intent["dns_opt"]), resolv)
+        gateway = self.supervisor.host_gateway() if own_net else "127.0.0.1"
+        extra = hosts.extra_hosts(self.intent["extra_hosts"], gateway)
+        hostname = launch["hostname"]
+        for name, text in (
+            ("hosts", hosts.hosts(hostname or os.uname().nodename, launch["domainname"], addresses, extra)),
+            ("resolv.conf", resolv),
+            ("hostname", (hostname or os.uname().nodename) + "\n"),
+        ):
+            # In place, never by rename: the file is bind-mounted. Readable by every user inside.
+            fd = os.open(f"{self.directory}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            os.fchmod(fd, 0o644)
+            os.write(fd, text.encode())
+            os.close(fd)
+
+    def _started(self) -> None:
+        if self.status["status"] == "exited" or not process.is_same(self.pid, int(self.status["start_time"])):
+            # It ran and ended between exec and now: _gone tells the rest, but it did start.
+            pass
+        self.status.update(
+            status="running", started=time.time(), finished=0.0, exit_code=0, oom=False, error="", stopped_by_user=False
+        )
+        if self.intent["healthcheck"]:
+            self.health = Health(self.supervisor, self)
+            self.health.begin()
+        else:
+            self.status["health"] = ""
+        self.save()
+        self.supervisor.event(self, "start")
+        self._answer_start({"ok": True, "status": self.status})
+
+    def _start_failed(self, error: dict[str, Any]) -> None:
+        self.start_error = None
+        self._close_sync()
+        self._release()
+        self.status.update(
+            status="exited" if self.status["run"] else "created",
+            exit_code=int(error.get("code", 128)),
+            error=str(error["error"]),
+            finished=time.time(),
+            pid=0,
+        )
+        self.save()
+        self._answer_start(error)
+
+    def _answer_start(self, message: dict[str, Any]) -> None:
+        answers, self.start_answers = self.start_answers, []
+        for answer in answers:
+            answer(message)
+
+    def _close_sync(self) -> None:
+        if self.sync is not None:
+            self.supervisor.loop.remove(self.sync.fileno())
+            self.sync.close()
+            self.sync = None
+
+    # ---- output --------------------------------------------------------------------------------------------
+
+    def _writer(self) -> Writer:
+        if self.logs is None:
+            self.logs = open_writer(f"{self.directory}/log", self.intent["logging"])
+        return self.logs
+
+    def _reader(self, stream: str, fd: int) -> Callable[[int], None]:
+        def ready(_: int) -> None:
+            self._read(stream, fd)
+
+        return ready
+
+    def _read(self, stream: str, fd: int) -> bool:
+        """One read; True when there was something."""
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: the last process on a terminal is gone
+            self.supervisor.loop.remove(fd)
+            return False
+        if not data:
+            return False
+        try:
+            self._writer().feed(stream, data, time.time_ns())
+        except OSError:
+            self.supervisor.lost_output(self)
+        return True
+
+    def _drain(self) -> None:
+        for stream, fd in self.pipes.items():
+            while self._read(stream, fd):
+                pass
+        if self.terminal >= 0 and not self.terminal_given:
+            while self._read("stdout", self.terminal):
+                pass
+        if self.logs is not None:
+            for stream in ("stdout", "stderr"):
+                try:
+                    self.logs.flush(stream)
+                except OSError:
+                    pass
+
+    # ---- end -----------------------------------------------------------------------------------------------
+
+    def _keeper_saw_exit(self, status: int) -> None:
+        self._ended(status, time.time_ns())
+
+    def _gone(self, _: int) -> None:
+        """The process is a zombie or reaped: the keeper's message comes, or its exit file, or the kernel tells."""
+        self.supervisor.loop.remove(self.pidfd)
+        self.exit_looks = 0
+        self._look_for_exit()
+
+    def _look_for_exit(self) -> None:
+        if self.pidfd < 0:
+            return  # told meanwhile
+        found = read_exit(f"{self.directory}/exit", self.pid)
+        if found is None:
+            status = process.pidfd_exit_status(self.pidfd)
+            if status is not None and self.exit_looks >= 3:
+                write_exit(f"{self.directory}/exit", self.pid, status)
+                found = status, time.time_ns()
+        if found is None and self.exit_looks >= _EXIT_LOOKS:
+            found = 137 << 8, time.time_ns()  # nobody can know: the keeper died and the kernel is too old to tell
+        if found is not None:
+            self._ended(*found)
+            return
+        self.exit_looks += 1
+        self.supervisor.loop.later(_EXIT_POLL, self._look_for_exit)
+
+    def _ended(self, wait_status: int, when_ns: int) -> None:
+        if self.pidfd < 0:
+            return
+        self.supervisor.keeper.unwatch(self.pid)
+        code = exit_code(wait_status)
+        starting = self.sync is not None
+        if starting:
+            # What it said before it died is still in the socket; an exec'd program that is already over closes it.
+            while self.sync is not None:
+                self.sync.setblocking(False)
+                try:
+                    self._on_sync(0)
+                except BlockingIOError:
+                    self._close_sync()
+        if self.start_error is not None:
+            self._drain()
+            self._start_failed(self.start_error)
+            return
+        self._drain()
+        oom = self.supervisor.cgroups.oom_killed(self.id)
+        self._release()
+        ran = when_ns / 1e9 - float(self.status["started"] or when_ns / 1e9)
+        self.status.update(status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, health_pid=0)
+        if self.health is not None:
+            self.health.stop()
+            self.health = None
+        self.supervisor.event(self, "die", exitCode=str(code))
+        self.restarts, delay = lifecycle.after_exit(
+            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
+        )
+        if delay is not None:
+            self.status["status"] = "restarting"
+            self.restart_timer = self.supervisor.loop.later(delay, self._restart)
+        self.save()
+        self.supervisor.container_ended(self)
+
+    def _restart(self) -> None:
+        self.restart_timer = None
+        self.status["restarts"] = int(self.status["restarts"]) + 1
+        self.status["status"] = "exited"
+        self.start(lambda _: None, [])
+
+    def _cancel_restart(self) -> None:
+        if self.restart_timer is not None:
+            self.restart_timer.cancel()
+            self.restart_timer = None
+            self.status["status"] = "exited"
+
+    def _release(self) -> None:
+        """Give back what a run holds: names, ports, descriptors, cgroup."""
+        if self.kill_timer is not None:
+            self.kill_timer.cancel()
+            self.kill_timer = None
+        if self.pidfd >= 0:
+            self.supervisor.loop.remove(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
+        for name, (stream, fd) in zip(("out", "err"), list(self.pipes.items()), strict=False):
+            self.supervisor.loop.remove(fd)
+            os.close(fd)
+            del self.pipes[stream]
+            try:
+                os.unlink(self._fifo(name))
+            except OSError:
+                pass
+        self._drop_terminal()
+        self.terminal_given = False
+        self.supervisor.detach(self)
+        self.supervisor.cgroups.remove(self.id)
+        self.status["ports"] = []
+
+    # ---- signals -------------------------------------------------------------------------------------------
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to pid 1; False when it is gone."""
+        if self.pidfd < 0:
+            return False
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def stop(self, number: int, timeout: float) -> None:
+        """Ask it to end; after `timeout` seconds (negative: never) kill it. The end is told by `_ended`."""
+        self.status["stopped_by_user"] = True
+        if self.restart_timer is not None:
+            self._cancel_restart()
+            self.save()
+            self.supervisor.container_ended(self)
+            return
+        if self.state == "paused":
+            self.unpause()
+        if timeout == 0 or (self.sync is None and self._deaf(number)):
+            self.signal(signal.SIGKILL)
+            return
+        self.signal(number)
+        if timeout > 0 and self.kill_timer is None:
+            self.kill_timer = self.supervisor.loop.later(timeout, self._kill)
+
+    def _kill(self) -> None:
+        self.kill_timer = None
+        self.signal(signal.SIGKILL)
+
+    def _deaf(self, number: int) -> bool:
+        """Pid 1 that neither catches, blocks nor ignores a signal never gets it (pid_namespaces(7)): don't wait."""
+        if self.supervisor.strict or number == signal.SIGKILL or self.intent["launch"]["init"]:
+            return False
+        if self.intent["launch"]["namespaces"]["pid"] != "own":
+            return False
+        try:
+            blocked, caught, ignored = process.blocked_caught_ignored(self.pid)
+        except OSError:
+            return False
+        if (blocked | caught | ignored) >> (number - 1) & 1:
+            return False
+        # A program that has just started may be about to catch it.
+        return time.time() - float(self.status["started"]) > 0.5
+
+    def pause(self) -> None:
+        self.supervisor.cgroups.freeze(self.id, self.pid)
+        self.status["status"] = "paused"
+        self.save()
+        self.supervisor.event(self, "pause")
+
+    def unpause(self) -> None:
+        self.supervisor.cgroups.thaw(self.id, self.pid)
+        self.status["status"] = "running"
+        self.save()
+        self.supervisor.event(self, "unpause")
+
+    # ---- after a new supervisor began ----------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take over a container that an earlier supervisor started."""
+        if self.state not in ("running", "paused", "restarting"):
+            return
+        pid = self.pid
+        if not (self.status["boot"] == self.supervisor.boot and pid and self._open_pidfd(pid)):
+            self._lost(pid)
+            return
+        if self.intent["tty"]:
+            master = self.supervisor.fds.get(f"tty:{self.id}", -1)
+            if master >= 0:
+                self._hold_terminal(os.dup(master))
+        else:
+            self._adopt_pipes()
+        self.supervisor.loop.add(self.pidfd, self._gone)
+        self.supervisor.keeper.watch(pid, self._keeper_saw_exit)
+        if self.intent["launch"]["namespaces"]["net"] == "own":
+            try:
+                netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self.supervisor.attach(self, netns)
+                finally:
+                    os.close(netns)
+            except (OSError, KapelleError):
+                pass  # it ended just now; _gone tells
+        if self.intent["healthcheck"]:
+            self.health = Health(self.supervisor, self)
+            self.health.begin(resumed=True)
+
+    def _open_pidfd(self, pid: int) -> bool:
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        if process.start_time(pid) == int(self.status["start_time"]):
+            return True
+        os.close(self.pidfd)
+        self.pidfd = -1
+        return False
+
+    def _lost(self, pid: int) -> None:
+        """It ended while nobody watched: the exit file says how."""
+        found = read_exit(f"{self.directory}/exit", pid)
+        code = exit_code(found[0]) if found else 137
+        when = found[1] / 1e9 if found else time.time()
+        if not self.intent["tty"]:
+            self._adopt_pipes()
+            self._drain()
+        restarting = self.state == "restarting"
+        self._release()
+        if not restarting:
+            self.status.update(exit_code=code, finished=when)
+        self.status.update(status="exited", pid=0)
+        ran = when - float(self.status["started"])
+        self.restarts, delay = lifecycle.after_exit(
+            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
+        )
+        if delay is not None:
+            self.status["status"] = "restarting"
+            self.restart_timer = self.supervisor.loop.later(delay, self._restart)
+        self.save()
+
+
+
+def open_writer(directory: str, logging: dict[str, Any]) -> Writer:
+    """The log writer with the file's max-size and max-file (Docker's json-file options)."""
+    options = logging.get("options") or {}
+    size = parse_size(str(options.get("max-size", "")))
+    files = str(options.get("max-file", ""))
+    store.make_directory(directory)
+    kinds: dict[str, int] = {}
+    if size:
+        kinds["max_size"] = size
+    if files.isdigit() and int(files) > 0:
+        kinds["max_files"] = int(files)
+    return Writer(directory, **kinds)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "10m", "512k", "1g"; 0 for anything else."""
+    unit = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:].lower(), 1)
+    digits = text.rstrip("kKmMgGbB")
+    return int(float(digits) * unit) if digits.replace(".", "", 1).isdigit() else 0

@@ -1,0 +1,581 @@
+"""The native engine, as the command line sees it: observe, perform a step. The work is the supervisor's.
+
+Creating is done here (files only), starting and what follows by the project's supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kapelle import COMPOSE_VERSION
+from kapelle.engines.native import client, messages, records, removal, spec, volumes
+from kapelle.engines.native.imagesource import ImageSource
+from kapelle.errors import EngineError, KapelleError
+from kapelle.events import Emit, LogLine, Notice, Progress
+from kapelle.images.store import Store
+from kapelle.images.types import Image
+from kapelle.model.project import FileSource, Project
+from kapelle.model.service import FileGrant, Service
+from kapelle.plan import steps
+from kapelle.plan.observed import Container, Observed, ObservedImage, ObservedNetwork, ObservedVolume
+from kapelle.state import store as files
+from kapelle.state.paths import Paths
+
+_LAST_LINES = 5
+
+
+class NativeEngine:
+    """Containers on this machine's kernel, kept by our own keeper and supervisor."""
+
+    name = "native"
+
+    def __init__(self, paths: Paths, environ: Mapping[str, str]) -> None:
+        self.paths = paths
+        self.environ = environ
+        self.strict = environ.get("KAP_COMPAT") == "strict"
+        self.store = Store(paths.images)
+        self.images = ImageSource(paths, self.store, environ)
+        self._perform: dict[type, Callable[..., None]] = {
+            steps.PullImage: self._pull,
+            steps.BuildImage: self._build,
+            steps.CreateNetwork: self._create_network,
+            steps.RemoveNetwork: self._remove_network,
+            steps.CreateVolume: self._create_volume,
+            steps.RemoveVolume: self._remove_volume,
+            steps.RemoveImage: self._remove_image,
+            steps.CreateContainer: self._create,
+            steps.StartContainer: self._start,
+            steps.StopContainer: self._stop,
+            steps.KillContainer: self._kill,
+            steps.RemoveContainer: self._remove,
+            steps.RestartContainer: self._restart,
+            steps.PauseContainer: self._pause,
+            steps.UnpauseContainer: self._unpause,
+            steps.WaitFor: self._wait_for,
+        }
+
+    # ---- observe -------------------------------------------------------------------------------------------
+
+    def capabilities(self) -> Mapping[str, str]:
+        from kapelle.engines.native.honoured import NOT_HONOURED
+
+        return NOT_HONOURED
+
+    def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:
+        found = {}
+        for name in images:
+            image = self.store.find(name)
+            if image is not None:
+                found[name] = ObservedImage(image.id, image.names, bool(image.standin))
+        return Observed(
+            containers=tuple(records.containers(self.paths, project)),
+            networks=records.networks(self.paths),
+            volumes=volumes.observed(self.paths),
+            images=found,
+        )
+
+    def containers(self) -> tuple[Container, ...]:
+        return tuple(
+            c for project in records.projects(self.paths) for c in records.containers(self.paths, project)
+        )
+
+    def networks(self) -> tuple[ObservedNetwork, ...]:
+        return records.networks(self.paths)
+
+    def volumes(self) -> tuple[ObservedVolume, ...]:
+        return volumes.observed(self.paths)
+
+    # ---- perform -------------------------------------------------------------------------------------------
+
+    def check(self, wanted: tuple[steps.Step, ...], project: Project) -> None:
+        """Refuse what can be known not to work before anything is created: bind sources, ports."""
+        from kapelle.engines.native import preflight
+
+        preflight.check(self.paths, wanted, project)
+
+    def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
+        self._perform[type(step)](step, project, emit)
+
+    def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
+        """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
+
+    def close(self) -> None:
+        return None
+
+    def _pull(self, step: steps.PullImage, project: Project, emit: Emit) -> None:
+        self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
+
+    def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
+        self.images.build(step, project, emit)
+
+    def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
+        network = step.network
+        emit(Progress("network", network.name, "Creating", because=step.because))
+        if network.driver not in ("", "bridge"):
+            raise EngineError(
+                f'network "{network.key}" asks for the driver "{network.driver}", which is not here',
+                where=network.where,
+                hint="use bridge, or leave driver: out",
+            )
+        configs = [dict(c) for c in network.ipam]
+        files.make_directory(self.paths.networks)
+        record = {
+            "name": network.name,
+            "id": secrets.token_hex(32),
+            "project": project.name,
+            "key": network.key,
+            "driver": "bridge",
+            "internal": network.internal,
+            "subnets": [str(c["subnet"]) for c in configs if c.get("subnet")],
+            "gateways": [str(c["gateway"]) for c in configs if c.get("gateway")],
+            "enable_ipv6": bool(network.enable_ipv6),
+            "options": dict(network.driver_opts),
+            "labels": {
+                **dict(network.labels),
+                spec.LABEL + "project": project.name,
+                spec.LABEL + "network": network.key,
+                spec.LABEL + "version": COMPOSE_VERSION,
+                spec.LABEL + "config-hash": network.config_hash,
+            },
+            "created": time.time(),
+            "config_hash": network.config_hash,
+        }
+        files.write_json(f"{self.paths.networks}/{network.name}.json", record, sync=True)
+        emit(Progress("network", network.name, "Created", "done"))
+
+    def _remove_network(self, step: steps.RemoveNetwork, project: Project, emit: Emit) -> None:
+        emit(Progress("network", step.name, "Removing", because=step.because))
+        users = [
+            c.name for c in self.containers() if any(e.network == step.name for e in c.networks)
+        ]
+        if users:
+            emit(Progress("network", step.name, "Resource is still in use", "warning"))
+            return
+        client.request(self.paths, project.name, {"op": "forget_network", "name": step.name}, start=False)
+        try:
+            os.unlink(f"{self.paths.networks}/{step.name}.json")
+        except FileNotFoundError:
+            pass
+        emit(Progress("network", step.name, "Removed", "done"))
+
+    def _create_volume(self, step: steps.CreateVolume, project: Project, emit: Emit) -> None:
+        volume = step.volume
+        emit(Progress("volume", volume.name, "Creating", because=step.because))
+        labels = {
+            **dict(volume.labels),
+            spec.LABEL + "project": project.name,
+            spec.LABEL + "volume": volume.key,
+            spec.LABEL + "version": COMPOSE_VERSION,
+            spec.LABEL + "config-hash": volume.config_hash,
+        }
+        volumes.create(
+            self.paths,
+            volume.name,
+            driver=volume.driver or "local",
+            options=dict(volume.driver_opts),
+            labels=labels,
+            config_hash=volume.config_hash,
+        )
+        emit(Progress("volume", volume.name, "Created", "done"))
+
+    def _remove_volume(self, step: steps.RemoveVolume, _project: Project, emit: Emit) -> None:
+        emit(Progress("volume", step.name, "Removing", because=step.because))
+        users = [c.name for c in self.containers() if any(m[:2] == ("volume", step.name) for m in c.mounts)]
+        if users:
+            emit(Progress("volume", step.name, "Resource is still in use", "warning"))
+            return
+        volumes.remove(self.paths, step.name)
+        emit(Progress("volume", step.name, "Removed", "done"))
+
+    def _remove_image(self, step: steps.RemoveImage, _project: Project, emit: Emit) -> None:
+        image = self.store.find(step.image)
+        emit(Progress("image", step.image, "Removing", because=step.because))
+        if image is None:
+            emit(Progress("image", step.image, "No such image", "warning"))
+            return
+        if any(c.image_id == image.id for c in self.containers()):
+            emit(Progress("image", step.image, "Resource is still in use", "warning"))
+            return
+        self.store.untag(step.image)
+        after = self.store.find(image.id)
+        if after is not None and not after.names:
+            self.store.remove(image.id)
+        emit(Progress("image", step.image, "Removed", "done"))
+
+    # ---- containers ----------------------------------------------------------------------------------------
+
+    def _create(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
+        old = step.replaces
+        words = ("Recreate", "Recreated") if old else ("Creating", "Created")
+        emit(Progress("container", step.name, words[0], because=step.because))
+        service = step.service
+        reference = project.image_of(service)
+        image = self.images.resolved(reference) or self.store.find(reference)
+        if image is None:
+            raise EngineError(
+                f"image {reference} is not here", where=service.where.get("image"), hint=f"kap pull {service.name}"
+            )
+        self._refuse_name_of_another(step)
+        container_id = secrets.token_hex(32)
+        directory = self.paths.container(project.name, container_id)
+        data = self.paths.container_data(container_id)
+        made: list[str] = []
+        try:
+            for place in (f"{data}/upper", f"{data}/work", f"{data}/merged"):
+                files.make_directory(place, 0o711)
+            os.chmod(f"{data}/upper", 0o755)
+            files.make_directory(directory)
+            intent = spec.intent(
+                project,
+                service,
+                image,
+                spec.Inputs(
+                    id=container_id,
+                    name=step.name,
+                    number=step.number,
+                    oneoff=step.oneoff,
+                    slug=step.slug,
+                    created=time.time(),
+                    rootfs={
+                        "lowers": list(self.store.layer_dirs(image)),
+                        "upper": f"{data}/upper",
+                        "work": f"{data}/work",
+                        "merged": f"{data}/merged",
+                    },
+                    volumes=self._volumes(step, project, image, made),
+                    files=self._files(project, service, container_id),
+                    state_dir=directory,
+                    version=COMPOSE_VERSION,
+                    labels=step.labels,
+                    publish=step.publish,
+                    use_aliases=step.use_aliases,
+                    remove_on_exit=step.remove_on_exit,
+                    containers=self._sharing(project, service),
+                ),
+            )
+            self._finish_security(intent, service)
+            if not intent["command"]:
+                raise EngineError(
+                    f'service "{service.name}": the image {reference} has no command to run',
+                    where=service.where.get("image"),
+                    hint="set command: or entrypoint: on the service",
+                )
+            for name in ("hosts", "resolv.conf", "hostname"):  # bind sources must be there; filled at the start
+                os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            if old is not None:
+                self._stop_and_remove(old, project)
+            files.write_json(f"{directory}/container.json", intent, sync=True)
+        except BaseException:
+            files.remove_tree(data)
+            files.remove_tree(directory)
+            for name in made:
+                volumes.remove(self.paths, name)
+            raise
+        self._record(project.name, intent, "create")
+        emit(Progress("container", step.name, words[1], "done"))
+
+    def _refuse_name_of_another(self, step: steps.CreateContainer) -> None:
+        if not (step.service.container_name or step.oneoff):
+            return
+        for other in self.containers():
+            if other.name == step.name and (step.replaces is None or other.id != step.replaces.id):
+                raise EngineError(
+                    f'the container name "{step.name}" is already in use by container {other.id[:12]} '
+                    f"of project {other.project}",
+                    where=step.service.where.get("container_name"),
+                    hint=f"kap -p {other.project} down, or choose another container_name",
+                    code="KAP202",
+                )
+
+    def _volumes(
+        self, step: steps.CreateContainer, project: Project, image: Image, made: list[str]
+    ) -> dict[str, tuple[str, str]]:
+        """Mount target → (volume, folder). Anonymous ones follow from the replaced container, or are made."""
+        names = {v.key: v.name for v in project.volumes}
+        carried: dict[str, str] = {}
+        if step.replaces is not None and not step.renew_anonymous:
+            carried = {target: source for kind, source, target in step.replaces.mounts if kind == "volume"}
+        found: dict[str, tuple[str, str]] = {}
+        targets = set()
+        for mount in step.service.mounts:
+            targets.add(mount.target)
+            if mount.type != "volume":
+                continue
+            name = names.get(mount.source, mount.source) if mount.source else self._anonymous(mount.target, carried, made)
+            if not os.path.isdir(self.paths.volume_data(name)):
+                volumes.create(self.paths, name)
+            found[mount.target] = (name, self.paths.volume_data(name))
+        for target in (image.config.get("config") or {}).get("Volumes") or {}:
+            clean = target.rstrip("/") or "/"
+            if clean not in targets:
+                name = self._anonymous(clean, carried, made)
+                found[clean] = (name, self.paths.volume_data(name))
+        return found
+
+    def _anonymous(self, target: str, carried: Mapping[str, str], made: list[str]) -> str:
+        name = carried.get(target, "")
+        if name and spec.is_anonymous(name) and os.path.isdir(self.paths.volume_data(name)):
+            return name
+        name = volumes.create_anonymous(self.paths)
+        made.append(name)
+        return name
+
+    def _files(self, project: Project, service: Service, container_id: str) -> dict[str, str]:
+        """Configs and secrets: a file is mounted itself; text goes to a private file in the runtime folder."""
+        found: dict[str, str] = {}
+        sources = {("config", f.key): f for f in project.configs} | {("secret", f.key): f for f in project.secrets}
+        grants = [("config", g) for g in service.configs] + [("secret", g) for g in service.secrets]
+        for kind, grant in grants:
+            source = sources[kind, grant.source]
+            if source.file:
+                if not os.path.exists(source.file):
+                    raise EngineError(
+                        f'{kind} "{source.key}": {source.file} does not exist',
+                        where=source.where,
+                        hint="create the file",
+                        code="KAP601",
+                    )
+                found[grant.target] = source.file
+            else:
+                found[grant.target] = self._written(project.name, container_id, kind, source, grant)
+        return found
+
+    def _written(self, project: str, container_id: str, kind: str, source: FileSource, grant: FileGrant) -> str:
+        if source.external or source.content is None:
+            raise EngineError(
+                f'{kind} "{source.key}" is external, and this engine keeps none',
+                where=source.where,
+                hint="give it by file:, environment: or content:",
+            )
+        folder = f"{self.paths.project_run(project)}/files/{container_id}"
+        files.make_directory(folder)
+        path = f"{folder}/{kind}-{source.key}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, source.content.encode())
+            if os.geteuid() == 0:
+                os.fchown(fd, int(grant.uid or 0), int(grant.gid or 0))
+            os.fchmod(fd, 0o444 if grant.mode is None else grant.mode)
+        finally:
+            os.close(fd)
+        return path
+
+    def _sharing(self, project: Project, service: Service) -> dict[str, str]:
+        """Containers by service, for network_mode, ipc and pid `service:X` (and container:X by name)."""
+        modes = (service.network_mode, service.ipc, service.pid)
+        if not any(m.startswith("service:") for m in modes):
+            return {}
+        return {c.service: c.id for c in records.containers(self.paths, project.name) if not c.oneoff}
+
+    def _finish_security(self, intent: dict[str, Any], service: Service) -> None:
+        launch = intent["launch"]
+        for option in service.security_opt:
+            key, value = spec.split_option(option)
+            if key == "seccomp" and value not in ("unconfined", "") and launch["seccomp"] is not None:
+                from kapelle.linux import seccomp
+
+                try:
+                    with open(value) as f:
+                        text = f.read()
+                    launch["seccomp"] = seccomp.from_profile(text, frozenset(launch["caps"])).hex()
+                except (OSError, ValueError) as e:
+                    raise EngineError(
+                        f"seccomp profile {value}: {e}", where=service.where.get("security_opt"), code="KAP320"
+                    ) from None
+        for mode, key in (("net", "network_mode"), ("ipc", "ipc"), ("pid", "pid")):
+            value = launch["namespaces"][mode]
+            if value.startswith("container:"):
+                name = value.removeprefix("container:")
+                other = next((c for c in self.containers() if name in (c.id, c.name)), None)
+                if other is None:
+                    raise EngineError(f"no such container: {name}", where=service.where.get(key))
+                launch["namespaces"][mode] = f"container:{other.id}"
+
+    def _stop_and_remove(self, old: Container, project: Project) -> None:
+        if old.alive:
+            client.request(self.paths, project.name, self._stop_message(old, None))
+        client.request(self.paths, project.name, {"op": "forget", "id": old.id}, start=False)
+        intent = self._intent(project.name, old.id)
+        if intent is not None:
+            removal.remove_container(self.paths, project.name, intent, volumes=False)
+            self._record(project.name, intent, "destroy")
+
+    def intent_of(self, project: str, container_id: str) -> dict[str, Any]:
+        return self._intent(project, container_id) or {}
+
+    def _intent(self, project: str, container_id: str) -> dict[str, Any] | None:
+        record: dict[str, Any] | None = files.read_json(f"{self.paths.container(project, container_id)}/container.json")
+        return record
+
+    def _record(self, project: str, intent: dict[str, Any], action: str) -> None:
+        from kapelle.engines.native.supervisor_events import append_event
+
+        append_event(self.paths, project, intent, action)
+
+    def _named(self, project: Project, name: str) -> Container:
+        for container in records.containers(self.paths, project.name):
+            if container.name == name:
+                return container
+        raise EngineError(f"no such container: {name}", hint="kap up")
+
+    def _start(self, step: steps.StartContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Starting", because=step.because))
+        container = self._named(project, step.name)
+        service = project.service(container.service)
+        try:
+            client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        except EngineError as e:
+            if e.where is None and service is not None:
+                e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
+            e.what = f"container {step.name} could not be started: {e.what}"
+            raise
+        self._hooks(container, "post_start", emit)
+        emit(Progress("container", step.name, "Started", "done"))
+
+    def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
+        intent = self._intent(container.project, container.id)
+        for hook in (intent or {}).get("hooks", {}).get(kind, ()):
+            from kapelle.engines.native.execution import run_hook
+
+            code = run_hook(self.paths, container, hook, emit)
+            if code:
+                raise EngineError(f"{container.service} {kind} hook exited with status {code}")
+
+    def _stop_message(self, container: Container, timeout: float | None) -> dict[str, Any]:
+        intent = self._intent(container.project, container.id) or {"stop_signal": "SIGTERM", "stop_timeout": 10.0}
+        return {
+            "op": "stop",
+            "id": container.id,
+            "signal": intent["stop_signal"],
+            "timeout": intent["stop_timeout"] if timeout is None else timeout,
+        }
+
+    def _stop(self, step: steps.StopContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Stopping", because=step.because))
+        container = self._named(project, step.name)
+        if container.alive:
+            if container.status == "running":
+                try:
+                    self._hooks(container, "pre_stop", emit)
+                except EngineError as e:
+                    emit(Notice(e.what))
+            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+        emit(Progress("container", step.name, "Stopped", "done"))
+
+    def _kill(self, step: steps.KillContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Killing", because=step.because))
+        container = self._named(project, step.name)
+        client.request(self.paths, project.name, {"op": "kill", "id": container.id, "signal": step.signal})
+        if step.signal in ("SIGKILL", "KILL", "9"):
+            client.request(self.paths, project.name, {"op": "wait", "ids": [container.id], "until": "exited"})
+        emit(Progress("container", step.name, "Killed", "done"))
+
+    def _restart(self, step: steps.RestartContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Restarting", because=step.because))
+        container = self._named(project, step.name)
+        if container.alive:
+            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+        client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        self._hooks(container, "post_start", emit)
+        emit(Progress("container", step.name, "Started", "done"))
+
+    def _pause(self, step: steps.PauseContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Pausing"))
+        client.request(self.paths, project.name, {"op": "pause", "id": self._named(project, step.name).id})
+        emit(Progress("container", step.name, "Paused", "done"))
+
+    def _unpause(self, step: steps.UnpauseContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Unpausing"))
+        client.request(self.paths, project.name, {"op": "unpause", "id": self._named(project, step.name).id})
+        emit(Progress("container", step.name, "Unpaused", "done"))
+
+    def _remove(self, step: steps.RemoveContainer, project: Project, emit: Emit) -> None:
+        emit(Progress("container", step.name, "Removing", because=step.because))
+        try:
+            container = self._named(project, step.name)
+        except EngineError:
+            emit(Progress("container", step.name, "Removed", "done"))
+            return
+        if container.alive:
+            if not step.force:
+                raise EngineError(f"container {step.name} is running", hint=f"kap stop {step.service}")
+            client.request(self.paths, project.name, self._stop_message(container, 0))
+        client.request(self.paths, project.name, {"op": "forget", "id": container.id}, start=False)
+        intent = self._intent(project.name, container.id)
+        if intent is not None:
+            removal.remove_container(self.paths, project.name, intent, volumes=step.volumes)
+            self._record(project.name, intent, "destroy")
+        emit(Progress("container", step.name, "Removed", "done"))
+
+    # ---- waiting -------------------------------------------------------------------------------------------
+
+    def _wait_for(self, step: steps.WaitFor, project: Project, emit: Emit) -> None:
+        from kapelle.engines.native import waiting
+
+        waiting.wait_for(self, step, project, emit)
+
+    def wait(self, containers: tuple[Container, ...]) -> Iterator[tuple[Container, int]]:
+        """Yield each container with its exit code as it ends (restarts in between are not the end)."""
+        pending: dict[int, tuple[Container, Any]] = {}
+        poll = select.poll()
+        for container in containers:
+            sock = client.connect(self.paths, container.project)
+            if sock is None:
+                yield container, self._current(container).exit_code
+                continue
+            messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
+            pending[sock.fileno()] = (container, sock)
+            poll.register(sock.fileno(), select.POLLIN)
+        try:
+            while pending:
+                for fd, _ in poll.poll():
+                    container, sock = pending.pop(fd)
+                    poll.unregister(fd)
+                    answer, _ = messages.receive(sock)
+                    sock.close()
+                    if answer is None and self._current(container).alive:  # the supervisor was restarted: ask again
+                        again = client.ensure(self.paths, container.project)
+                        messages.send(again, {"op": "wait", "ids": [container.id], "until": "exited"})
+                        pending[again.fileno()] = (container, again)
+                        poll.register(again.fileno(), select.POLLIN)
+                        continue
+                    status = (answer or {}).get("results", {}).get(container.id)
+                    yield container, int(status["exit_code"]) if status else self._current(container).exit_code
+        finally:
+            for _, sock in pending.values():
+                sock.close()
+
+    def _current(self, container: Container) -> Container:
+        return next(
+            (c for c in records.containers(self.paths, container.project) if c.id == container.id),
+            container._replace(status="exited"),
+        )
+
+    def logs(
+        self,
+        containers: tuple[Container, ...],
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> Iterator[LogLine]:
+        from kapelle.engines.native import output
+
+        return output.lines(self.paths, containers, follow=follow, tail=tail, since=since, until=until)
+
+    def last_lines(self, container: Container, count: int = _LAST_LINES) -> list[str]:
+        """The end of a container's output, for messages."""
+        try:
+            return [line.text.decode("utf-8", "replace") for line in self.logs((container,), tail=count)]
+        except (OSError, KapelleError):
+            return []
+
+    def settle(self, project: str) -> None:
+        """After a `down`: let the supervisor leave at once, so that no process of ours stays behind."""
+        client.leave(self.paths, project)

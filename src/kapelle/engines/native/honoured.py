@@ -1,0 +1,36 @@
+"""Which keys of a service this engine does not honour, and why: said at `up` and by `config --check`, never dropped.
+
+Paths are below `services.*`; a key that is not named here is honoured.
+"""
+
+from __future__ import annotations
+
+_SWARM = "is for swarm; docker compose ignores it too"
+
+NOT_HONOURED: dict[str, str] = {
+    "blkio_config": "block I/O limits are not set by this engine",
+    "cpu_count": "is for Windows containers",
+    "cpu_percent": "is for Windows containers",
+    "cpu_rt_period": "real-time scheduling is not set by this engine",
+    "cpu_rt_runtime": "real-time scheduling is not set by this engine",
+    "credential_spec": "is for Windows containers",
+    "device_cgroup_rules": "device rules are not set by this engine",
+    "gpus": "GPUs are not given to containers by this engine",
+    "isolation": "is for Windows containers",
+    "mem_swappiness": "swappiness is not set by this engine",
+    "models": "models are not run by this engine",
+    "provider": "providers are not run by this engine",
+    "pre_start": "pre_start hooks are not run by this engine",
+    "runtime": "there is one runtime here, Kapelle's own",
+    "storage_opt": "the size of a container's changes can't be limited here",
+    "use_api_socket": "there is no engine API here",
+    "userns_mode": "user namespaces are chosen by the engine",
+    "volumes_from": "volumes of other containers are not mounted by this engine",
+    "deploy.mode": _SWARM,
+    "deploy.endpoint_mode": _SWARM,
+    "deploy.labels": _SWARM,
+    "deploy.placement": _SWARM,
+    "deploy.rollback_config": _SWARM,
+    "deploy.update_config": _SWARM,
+    "deploy.resources.reservations.devices": "devices are not given to containers by this engine",
+}

@@ -1,0 +1,239 @@
+"""The keeper: the containers' parent. It forks, waits, writes exit files, holds descriptors and restarts the
+supervisor; it decides nothing, so there is nothing in it to go wrong.
+
+One per project, alive only while the project is. Started by the command line with the supervisor's listening
+socket (`client.spawn`). If the keeper itself is killed, the supervisor becomes the new keeper (`adopt`), and the
+containers live on: descriptors are in both processes, exit codes come from the kernel (PIDFD_GET_INFO).
+
+Messages of the supervisor (engines.native.messages), each answered by {"pid": N}:
+  {"op": "launch", "exit": FILE}  + memfd of the spec, sync socket, standard streams
+  {"op": "join", "target": PID, "exit": FILE}  + the same
+and not answered:
+  {"op": "keep", "name": NAME} + descriptor      {"op": "drop", "name": NAME}      {"op": "quit"}
+To the supervisor: {"exit": PID, "status": wait status}.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from kapelle.engines.native import launcher, messages
+from kapelle.engines.native.keeper_files import write_exit
+from kapelle.linux import mount as m
+from kapelle.linux import namespaces as ns
+from kapelle.linux import process, seccomp
+
+PROTECTED = "KAP_INTERPRETER_PROTECTED"
+_RESTARTS_PER_MINUTE = 20
+
+
+def main() -> None:
+    """Entry of a new keeper process: argv[1] is the project's settings as JSON, descriptor 3 the socket."""
+    settings = json.loads(sys.argv[1])
+    if os.environ.pop(PROTECTED, "") != "1":
+        _protect_interpreter()
+    process.set_name("kap-keeper")
+    for name in ("HOME", "PATH", "LANG"):  # nothing of the caller's environment is ours to hand on
+        os.environ.setdefault(name, "/")
+    run(settings, {name: int(fd) for name, fd in settings.pop("fds", {"listen": 3}).items()})
+
+
+def _protect_interpreter() -> None:
+    """See the interpreter and our package through read-only mounts, and start again from there.
+
+    An image whose entry point is a script with `#!/proc/self/exe` makes the kernel run our Python inside the
+    container, from where it could be opened for writing (CVE-2019-5736). Through a read-only mount it can't.
+    """
+    ns.unshare(ns.CLONE_NEWNS)
+    m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
+    for place in launcher.interpreter_places():
+        m.mount(place, place, None, m.MS_BIND)
+        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+        m.set_attributes(fd, m.MOUNT_ATTR_RDONLY)
+        os.close(fd)
+    os.set_inheritable(3, True)
+    os.execve(os.path.realpath(sys.executable), sys.orig_argv, {**os.environ, PROTECTED: "1"})
+
+
+def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
+    """Keep a project until its supervisor says quit. `fds`: descriptors held by name, "listen" among them."""
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    seccomp.filter_for(_default_caps())  # built once here, shared by every child
+    gc.collect()
+    gc.freeze()
+    Keeper(settings, fds).run()
+
+
+def _default_caps() -> frozenset[str]:
+    from kapelle.linux import caps
+
+    return caps.effective_set((), (), False)
+
+
+class Keeper:
+    def __init__(self, settings: dict[str, Any], fds: dict[str, int]) -> None:
+        self.settings = settings
+        self.fds = fds
+        self.exits: dict[int, str] = {}         # pid -> file for its exit status
+        self.supervisor = 0
+        self.channel: socket.socket | None = None
+        self.started: list[float] = []
+        self.quitting = False
+        self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def run(self) -> None:
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        self.start_supervisor()
+        while self.supervisor:
+            poll = select.poll()
+            poll.register(wake, select.POLLIN)
+            if self.channel is not None:
+                poll.register(self.channel.fileno(), select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            if wake in ready:
+                try:
+                    os.read(wake, 4096)
+                except BlockingIOError:
+                    pass
+            if self.channel is not None and self.channel.fileno() in ready:
+                self.serve()
+            self.reap()
+
+    def start_supervisor(self) -> None:
+        now = time.monotonic()
+        self.started = [t for t in self.started if now - t < 60]
+        if len(self.started) >= _RESTARTS_PER_MINUTE:
+            time.sleep(2)  # it dies at once, again and again: the containers go on meanwhile
+        self.started.append(now)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self.channel is not None:
+            self.channel.close()
+        self.channel = ours
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            os.close(self.own_pid_namespace)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            code = 1
+            try:
+                from kapelle.engines.native import supervisor
+
+                supervisor.run(self.settings, theirs, self.fds)
+                code = 0
+            finally:
+                os._exit(code)
+        theirs.close()
+        self.supervisor = pid
+
+    def serve(self) -> None:
+        """One message of the supervisor."""
+        assert self.channel is not None
+        message, fds = messages.receive(self.channel)
+        if message is None:
+            self.channel.close()
+            self.channel = None
+            return
+        op = message.get("op")
+        if op in ("launch", "join"):
+            try:
+                pid = self.fork(message, fds)
+                answer: dict[str, Any] = {"pid": pid}
+            except OSError as e:
+                answer = {"pid": 0, "error": e.strerror or str(e)}
+            for fd in fds:
+                os.close(fd)
+            self.tell(answer)
+        elif op == "keep" and fds:
+            old = self.fds.pop(str(message["name"]), -1)
+            if old >= 0:
+                os.close(old)
+            self.fds[str(message["name"])] = fds[0]
+        elif op == "drop":
+            old = self.fds.pop(str(message.get("name")), -1)
+            if old >= 0:
+                os.close(old)
+        elif op == "quit":
+            self.quitting = True
+
+    def fork(self, message: dict[str, Any], fds: list[int]) -> int:
+        """Fork a child in a new (or the target's) pid namespace. Its parent is this process."""
+        spec_fd, sync_fd, *stdio = fds
+        target = int(message.get("target", 0))
+        pidfd = -1
+        inherit = bool(message.get("host_pid"))
+        try:
+            if message["op"] == "join":
+                pidfd = os.pidfd_open(target)
+                ns.setns(pidfd, ns.CLONE_NEWPID)
+            elif target:  # pid: service:X
+                fd = os.open(f"/proc/{target}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+                ns.setns(fd, ns.CLONE_NEWPID)
+                os.close(fd)
+            elif not inherit:
+                ns.unshare(ns.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+            except BaseException:
+                ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+                raise
+            if pid == 0:
+                sync = socket.socket(fileno=sync_fd)
+                spec = json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+                if message["op"] == "join":
+                    launcher.join(spec, sync, stdio, pidfd)
+                launcher.launch(spec, sync, stdio)
+            ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+        self.exits[pid] = str(message.get("exit", ""))
+        return pid
+
+    def reap(self) -> None:
+        """Collect every child that ended; write down how, then tell the supervisor."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.supervisor:
+                self.supervisor = 0
+                if not self.quitting:
+                    self.drain()
+                    self.start_supervisor()
+                continue
+            path = self.exits.pop(pid, "")
+            if path:
+                write_exit(path, pid, status)
+            self.tell({"exit": pid, "status": status})
+
+    def drain(self) -> None:
+        """Take what the dead supervisor still had sent: a descriptor to keep must not be lost with it."""
+        while self.channel is not None:
+            poll = select.poll()
+            poll.register(self.channel.fileno(), select.POLLIN)
+            if not poll.poll(0):
+                return
+            self.serve()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        if self.channel is not None:
+            try:
+                messages.send(self.channel, message)
+            except OSError:
+                pass  # it died; its successor reads the exit files

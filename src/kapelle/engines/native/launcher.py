@@ -1,0 +1,427 @@
+"""Between fork and exec: what a new process does to become a container's first process, or to join one.
+
+Runs in a child of the keeper, alone, single-threaded; it imports nothing heavy and returns never. The order
+(DESIGN 4): namespaces → mounts → pivot_root → masked paths → seccomp (while CAP_SYS_ADMIN is held, because
+no_new_privs stays off by default) → bounding set → user → capabilities → close_range → exec.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from kapelle.engines.native import messages, users
+from kapelle.linux import caps, fsops, libc, process, rlimits, seccomp
+from kapelle.linux import mount as m
+from kapelle.linux import namespaces as ns
+
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
+_TIOCGPTN = 0x80045430
+_TIOCSCTTY = 0x540E
+_TIOCSWINSZ = 0x5414
+
+Spec = dict[str, Any]
+
+
+class LaunchError(Exception):
+    """A step that failed, in words, with the exit code that Docker gives for it."""
+
+    def __init__(self, text: str, code: int = 128, *, subject: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.subject = subject
+
+
+def launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> NoReturn:
+    """Become the container's first process. `stdio`: descriptors for 0, 1, 2 (none for a tty).
+
+    Called in a new pid namespace's first process. Tells `sync` {"at": "namespaces"}, waits there for
+    {"go": true}, then execs (the socket closes) or tells {"error", "code"} and exits.
+    """
+    _guarded(sync, [*stdio], lambda: _launch(spec, sync, stdio))
+
+
+def join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> NoReturn:
+    """Become one more process of a running container (exec, health checks, hooks)."""
+    _guarded(sync, [*stdio, pidfd], lambda: _join(spec, sync, stdio, pidfd))
+
+
+def _guarded(sync: socket.socket, keep: list[int], body: Callable[[], None]) -> NoReturn:
+    code = 128
+    try:
+        _reset_signals()
+        # No descriptor of ours may be there when a path of the image is resolved: /proc/self/fd/N would lead outside.
+        _close_all_but([0, 1, 2, sync.fileno(), *keep])
+        body()
+    except LaunchError as e:
+        code = e.code
+        _tell(sync, {"error": str(e), "code": e.code, "subject": e.subject})
+    except OSError as e:
+        what = e.strerror or "failed"
+        subject = str(e.filename or "")
+        _tell(sync, {"error": f"{what}{f' ({subject})' if subject else ''}", "code": code, "subject": subject})
+    except BaseException as e:
+        _tell(sync, {"error": f"internal error: {type(e).__name__}: {e}", "code": code, "subject": ""})
+    finally:
+        os._exit(code)
+
+
+def _close_all_but(keep: list[int]) -> None:
+    first = 0
+    for fd in sorted(set(keep)):
+        if fd > first:
+            process.close_range(first, fd - 1)
+        first = fd + 1
+    process.close_range(first)
+
+
+def _tell(sync: socket.socket, message: Spec) -> None:
+    try:
+        messages.send(sync, message)
+    except OSError:
+        pass
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in range(1, 65):
+        if number not in (9, 19, 32, 33):
+            try:
+                signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
+    flags = ns.CLONE_NEWNS
+    for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
+        if spec["namespaces"][name] == "own":
+            flags |= flag
+    for name, flag in (("net", ns.CLONE_NEWNET), ("ipc", ns.CLONE_NEWIPC)):
+        mode = spec["namespaces"][name]
+        if mode.startswith("pid:"):  # another container's
+            _join_namespace(int(mode[4:]), name, flag)
+    for path in spec["cgroups"]:
+        _enter_cgroup(path)
+    ns.unshare(flags | ns.CLONE_NEWCGROUP)
+    messages.send(sync, {"at": "namespaces"})
+
+    m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
+    overlay = fsops.Overlay(tuple(spec["lowers"]), spec["upper"], spec["work"], spec["merged"])
+    fsops.mount_overlay(overlay)
+    ops = fsops.in_order([_op(row) for row in spec["mounts"]])
+    trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
+    devices = [(_open_device(row["source"]), row) for row in spec["devices"]]
+    fsops.enter_root(overlay.merged)
+    privileged = bool(spec["privileged"])
+    fsops.mount_kernel_trees(
+        shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own"
+    )
+    fsops.mount_cgroups()
+    for op in ops:
+        _place(op, trees)
+    for info, row in devices:
+        _make_device(info, row["target"])
+    if spec["namespaces"]["uts"] == "own" and spec["hostname"]:
+        socket.sethostname(spec["hostname"])
+        if spec["domainname"]:
+            with open("/proc/sys/kernel/domainname", "w") as f:
+                f.write(spec["domainname"])
+    for key, value in spec["sysctls"]:
+        _set_sysctl(key, value)
+    terminal = _open_terminal(sync, spec.get("size")) if spec["tty"] else -1
+    fsops.mask(tuple(spec["masked"]))
+    fsops.make_read_only(tuple(spec["read_only_paths"]))
+    user = _user(spec)
+    _make_cwd(spec["cwd"], user)
+    if spec["read_only"]:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        m.set_attributes(root, m.MOUNT_ATTR_RDONLY)
+        os.close(root)
+
+    answer, _ = messages.receive(sync)
+    if not answer or not answer.get("go"):
+        os._exit(128)
+    if spec.get("init"):
+        _become_init(spec, sync)
+    _become(spec, sync, stdio, terminal, user)
+
+
+def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None:
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # the container must not look into us while we are between
+    for path in spec["cgroups"]:
+        _enter_cgroup(path)
+    ns.setns(pidfd, ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP)
+    os.chdir("/")
+    terminal = _open_terminal(sync, spec.get("size")) if spec["tty"] else -1
+    user = _user(spec)
+    _become(spec, sync, stdio, terminal, user)
+
+
+def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, user: users.User) -> NoReturn:
+    """Standard streams, limits, filter, capabilities, user, exec."""
+    os.setsid()
+    if terminal >= 0:
+        fcntl.ioctl(terminal, _TIOCSCTTY, 0)
+        stdio = [terminal, terminal, terminal]
+    _set_stdio(stdio, sync)
+    _close_all_but([0, 1, 2, sync.fileno()])
+    if terminal < 0:
+        for fd in (1, 2):  # so that the program may open /dev/stdout as its own user
+            try:
+                os.fchown(fd, user.uid, -1)
+            except OSError:
+                pass
+    env = _environment(spec, user)
+    args = [str(a) for a in spec["args"]]
+    rlimits.apply(spec["ulimits"])
+    if spec["oom_score_adj"] is not None:
+        with open("/proc/self/oom_score_adj", "w") as f:
+            f.write(str(spec["oom_score_adj"]))
+    try:
+        os.chdir(spec["cwd"] or "/")
+    except OSError as e:
+        raise LaunchError(f"can't enter the working directory {spec['cwd']}: {e.strerror}", 126) from None
+    program = _find_program(args[0], env)
+    if spec["no_new_privileges"]:
+        process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    held = frozenset(spec["caps"])
+    if spec["seccomp"] is not None:
+        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+    caps.drop_bounding(held)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    if user.uid == 0:
+        caps.set_caps(held, held, frozenset())
+    os.umask(0o022)
+    try:
+        os.execve(program, args, env)
+    except OSError as e:
+        if e.errno == errno.ENOENT:
+            raise LaunchError(f'exec: "{args[0]}": its interpreter is not in the image', 127, subject=args[0]) from None
+        if e.errno == errno.ENOEXEC:
+            raise LaunchError(f'exec: "{args[0]}": exec format error', 126, subject=args[0]) from None
+        raise LaunchError(f'exec: "{args[0]}": {(e.strerror or "").lower()}', 126, subject=args[0]) from None
+
+
+def _become_init(spec: Spec, sync: socket.socket) -> None:
+    """`init: true`: stay behind as a small pid 1 that passes signals on and reaps; the program is its child."""
+    child = os.fork()
+    if child == 0:
+        return
+    sync.close()
+    _set_stdio([os.open("/dev/null", os.O_RDWR)] * 3, None)
+    _close_all_but([0, 1, 2])
+    process.set_name("init")
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    held = frozenset(spec["caps"]) | {"CAP_KILL"}
+    if spec["seccomp"] is not None:
+        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+    caps.drop_bounding(held)
+    caps.set_caps(held, held, frozenset())
+    everything = set(range(1, 65)) - {9, 19, 32, 33}
+    signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+    while True:
+        info = signal.sigwaitinfo(everything)
+        if info.si_signo != signal.SIGCHLD:
+            try:
+                os.kill(child, info.si_signo)
+            except ProcessLookupError:
+                pass
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == child:
+                os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def _set_stdio(stdio: list[int], sync: socket.socket | None) -> None:
+    # move everything above 2 first: a descriptor handed in as 1 must not be overwritten while it is needed
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in stdio]
+    if sync is not None and sync.fileno() <= 2:
+        moved = fcntl.fcntl(sync.fileno(), fcntl.F_DUPFD_CLOEXEC, 10)
+        sync.detach()
+        sync.__init__(fileno=moved)  # type: ignore[misc]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number, inheritable=True)
+    for fd in high:
+        os.close(fd)
+
+
+def _environment(spec: Spec, user: users.User) -> dict[str, str]:
+    env: dict[str, str] = {}
+    for row in spec["env"]:
+        key, _, value = row.partition("=")
+        env[key] = value
+    env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    env.setdefault("HOME", user.home or "/")
+    if spec["hostname"]:
+        env.setdefault("HOSTNAME", spec["hostname"])
+    if spec["tty"]:
+        env.setdefault("TERM", "xterm")
+    return env
+
+
+def _find_program(name: str, env: dict[str, str]) -> str:
+    """What execvp(3) would run: a path as it is, a name looked up on the container's PATH."""
+    if "/" in name:
+        if not os.path.exists(name):
+            raise LaunchError(f'exec: "{name}": stat {name}: no such file or directory', 127, subject=name)
+        if os.path.isdir(name):
+            raise LaunchError(f'exec: "{name}": is a directory', 126, subject=name)
+        return name
+    denied = ""
+    for directory in env.get("PATH", "").split(":"):
+        path = os.path.join(directory or ".", name)
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return path
+            denied = path
+    if denied:
+        raise LaunchError(f'exec: "{name}": permission denied ({denied} is not executable)', 126, subject=name)
+    raise LaunchError(f'exec: "{name}": executable file not found in $PATH', 127, subject=name)
+
+
+def _user(spec: Spec) -> users.User:
+    try:
+        return users.lookup("/", spec["user"], tuple(spec["groups"]))
+    except ValueError as e:
+        raise LaunchError(str(e), 126, subject=spec["user"]) from None
+
+
+def _make_cwd(cwd: str, user: users.User) -> None:
+    if cwd and not os.path.isdir(cwd):
+        try:
+            os.makedirs(cwd, 0o755, exist_ok=True)
+            os.chown(cwd, user.uid, user.gid)
+        except OSError as e:
+            raise LaunchError(f"can't make the working directory {cwd}: {e.strerror}", 126) from None
+
+
+def _op(row: Spec) -> fsops.Op:
+    if row["type"] == "tmpfs":
+        return fsops.Tmpfs(row["target"], row.get("options", ""), row.get("flags", fsops.Tmpfs("").flags))
+    return fsops.Bind(
+        row["source"],
+        row["target"],
+        row.get("read_only", False),
+        row.get("recursive", True),
+        row.get("propagation", ""),
+        row.get("copy_up", False),
+    )
+
+
+def _place(op: fsops.Op, trees: dict[str, int]) -> None:
+    if isinstance(op, fsops.Tmpfs):
+        fsops.make_target(op.target, directory=True)
+        m.mount("tmpfs", op.target, "tmpfs", op.flags, op.options or None)
+        return
+    fd = trees[op.target]
+    fsops.make_target(op.target, directory=_is_directory(fd))
+    if op.copy_up:
+        _fill_volume(fd, op.target)
+    fsops.attach_tree(fd, op.target)
+    os.close(fd)
+    if op.propagation:
+        m.mount(None, op.target, None, fsops.PROPAGATION[op.propagation])
+
+
+def _is_directory(fd: int) -> bool:
+    return (os.fstat(fd).st_mode & 0o170000) == 0o040000
+
+
+def _fill_volume(tree: int, target: str) -> None:
+    """A new volume takes the image's content at its place, once; another first user waits for it."""
+    place = "/dev/.new-volume"
+    os.mkdir(place, 0o700)
+    writable = libc.syscall(
+        libc.SYS_open_tree, tree, b"", 0x1000 | 1 | os.O_CLOEXEC, call="open_tree", subject=target
+    )
+    fsops.attach_tree(writable, place)
+    os.close(writable)
+    lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.listdir(place):
+            fsops.copy_into(target, place)
+    finally:
+        os.close(lock)
+        m.umount(place, m.MNT_DETACH)
+        os.rmdir(place)
+
+
+def _open_device(path: str) -> os.stat_result:
+    return os.stat(path)
+
+
+def _make_device(info: os.stat_result, target: str) -> None:
+    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+    old = os.umask(0)
+    try:
+        os.mknod(target, info.st_mode, info.st_rdev)
+        os.chown(target, info.st_uid, info.st_gid)
+    except FileExistsError:
+        pass
+    finally:
+        os.umask(old)
+
+
+def _set_sysctl(key: str, value: str) -> None:
+    try:
+        with open(f"/proc/sys/{key.replace('.', '/')}", "w") as f:
+            f.write(value)
+    except OSError as e:
+        raise LaunchError(f"sysctl {key}={value}: {e.strerror}", subject=f"sysctls.{key}") from None
+
+
+def _enter_cgroup(path: str) -> None:
+    try:
+        with open(f"{path}/cgroup.procs", "w") as f:
+            f.write("0")
+    except OSError:
+        pass  # best effort: without the group there are no limits, which `up` has said
+
+
+def _join_namespace(pid: int, name: str, flag: int) -> None:
+    fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ns.setns(fd, flag)
+    finally:
+        os.close(fd)
+
+
+def _open_terminal(sync: socket.socket, size: Any) -> int:
+    """A terminal of the container's own devpts; the master goes to the supervisor (ioctl_tty(2))."""
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, struct.pack("i", 0)))[0]
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
+    if size:
+        fcntl.ioctl(master, _TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+    if not os.path.exists("/dev/console"):
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+        m.mount(f"/dev/pts/{number}", "/dev/console", None, m.MS_BIND)
+    messages.send(sync, {"at": "terminal"}, (master,))
+    os.close(master)
+    return slave
+
+
+def interpreter_places() -> tuple[str, ...]:
+    """The files and folders of the host that we run from: what an image must never be able to write to."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return (os.path.realpath(sys.executable), package)

@@ -1,0 +1,48 @@
+"""Messages between our processes: JSON objects in SOCK_SEQPACKET datagrams, descriptors beside them (unix(7))."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+LIMIT = 200_000  # bytes; net.core.wmem_default is 212992 on every kernel we saw
+_MAX_FDS = 64
+
+Message = dict[str, Any]
+
+
+def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
+    """Send one message. Raises OSError (EPIPE, EMSGSIZE …)."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
+    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
+    """The next message and the descriptors with it; (None, []) when the other side is gone.
+
+    A datagram that is not a JSON object counts as an empty message: nobody else may write to these sockets,
+    and a bad one must not take the receiver down.
+    """
+    fds = array.array("i")
+    try:
+        data, ancillary, _, _ = sock.recvmsg(
+            LIMIT, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return None, []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if not data:
+        for fd in fds:
+            os.close(fd)
+        return None, []
+    try:
+        message = json.loads(data)
+    except ValueError:
+        message = {}
+    return (message if isinstance(message, dict) else {}), list(fds)

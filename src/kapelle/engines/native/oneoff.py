@@ -1,0 +1,47 @@
+"""Starting a container with the caller's own streams or terminal: what `run` and attached one-offs need."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple
+
+from kapelle.engines.native import client, messages
+from kapelle.engines.native.records import containers
+from kapelle.errors import EngineError
+from kapelle.plan.observed import Container
+from kapelle.state.paths import Paths
+
+
+class Started(NamedTuple):
+    container: Container
+    terminal: int                   # master of its terminal; -1 without one
+    sock: socket.socket             # holds the supervisor; tells the end
+
+    def wait(self) -> int:
+        """The exit code, once the container has ended."""
+        messages.send(self.sock, {"op": "wait", "ids": [self.container.id], "until": "exited"})
+        answer, _ = messages.receive(self.sock)
+        self.sock.close()
+        checked = client.checked(answer or {"error": "the supervisor went away"})
+        return int(checked["results"].get(self.container.id, {"exit_code": 137})["exit_code"])
+
+
+def start(
+    paths: Paths, project: str, name: str, *, tty: bool, size: tuple[int, int] | None, streams: tuple[int, int, int]
+) -> Started:
+    """Start the created container `name` on `streams`, or on a new terminal whose master comes back."""
+    container = next((c for c in containers(paths, project) if c.name == name), None)
+    if container is None:
+        raise EngineError(f"no such container: {name}")
+    sock = client.ensure(paths, project)
+    messages.send(sock, {"op": "start", "id": container.id, "terminal": tty, "size": size}, () if tty else streams)
+    answer, fds = messages.receive(sock)
+    try:
+        client.checked(answer or {"error": "the supervisor went away"})
+    except EngineError:
+        sock.close()
+        raise
+    for fd in fds[1:]:
+        os.close(fd)
+    return Started(container, fds[0] if fds else -1, sock)

@@ -1,0 +1,118 @@
+"""What is there, read from the state folders and the kernel. Lean: `ps`, `logs` and `exec` stand on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kapelle.engines.native.keeper_files import exit_code, read_exit
+from kapelle.linux import process
+from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, PublishedPort
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+RUNG = "R1"
+
+
+def containers(paths: Paths, project: str) -> list[Container]:
+    """The project's containers, one-offs too, by service and number."""
+    base = f"{paths.project(project)}/containers"
+    boot = process.boot_id()
+    found = []
+    for container_id in store.names_in(base):
+        record = one(f"{base}/{container_id}", boot)
+        if record is not None:
+            found.append(record)
+    return sorted(found, key=lambda c: (c.service, c.oneoff, c.number, c.name))
+
+
+def projects(paths: Paths) -> list[str]:
+    """Names of all projects with state; those of builds in progress are left out."""
+    return [name for name in store.names_in(paths.projects) if not name.startswith("_")]
+
+
+def one(directory: str, boot: str) -> Container | None:
+    """One container from its folder; None when it is half-made or half-removed."""
+    intent: dict[str, Any] | None = store.read_json(f"{directory}/container.json")
+    if intent is None:
+        return None
+    status: dict[str, Any] = store.read_json(f"{directory}/status.json") or {}
+    state = status.get("status", "created")
+    code, finished = int(status.get("exit_code", 0)), float(status.get("finished", 0.0))
+    pid = int(status.get("pid", 0))
+    if state in ("running", "paused") and not (
+        status.get("boot") == boot and process.is_same(pid, int(status["start_time"]))
+    ):
+        # It ended and the supervisor has not said so (yet, or never: it was killed, or the machine restarted).
+        told = read_exit(f"{directory}/exit", pid)
+        state, pid = "exited", 0
+        if told is not None:
+            code, finished = exit_code(told[0]), told[1] / 1e9
+        else:
+            code, finished = 137, finished or float(status.get("started", 0.0))
+    elif state == "restarting" and status.get("boot") != boot:
+        state, pid = "exited", 0
+    return Container(
+        id=intent["id"],
+        name=intent["name"],
+        project=intent["project"],
+        service=intent["service"],
+        number=intent["number"],
+        oneoff=intent["oneoff"],
+        image=intent["image"],
+        image_id=intent["image_id"],
+        status=state,
+        health=status.get("health", "") if state in ("running", "paused") else "",
+        exit_code=code,
+        oom_killed=bool(status.get("oom")),
+        error=status.get("error", ""),
+        pid=pid,
+        created=intent["created"],
+        started=float(status.get("started", 0.0)),
+        finished=finished,
+        restarts=int(status.get("restarts", 0)),
+        config_hash=intent["config_hash"],
+        command=tuple(intent["command"]),
+        labels=intent["labels"],
+        ports=tuple(PublishedPort(*p) for p in status.get("ports", ())) if state in ("running", "paused") else (),
+        exposed=tuple(intent["exposed"]),
+        networks=tuple(
+            _endpoint(row["network"], row["aliases"], status.get("networks", ())) for row in intent["networks"]
+        ),
+        mounts=tuple((kind, source, target) for kind, source, target in intent["mounts"]),
+        standin=bool(intent["standin"]),
+        rung=RUNG,
+    )
+
+
+def _endpoint(network: str, aliases: list[str], known: Any) -> Endpoint:
+    for row in known:
+        if row[0] == network:
+            return Endpoint(row[0], row[1], row[2], row[3], row[4], tuple(row[5]))
+    return Endpoint(network, aliases=tuple(aliases))
+
+
+def networks(paths: Paths) -> tuple[ObservedNetwork, ...]:
+    """Every network, by name."""
+    found = []
+    for file in store.names_in(paths.networks):
+        if not file.endswith(".json") or file.startswith("_"):
+            continue
+        record: dict[str, Any] | None = store.read_json(f"{paths.networks}/{file}")
+        if record is not None:
+            found.append(
+                ObservedNetwork(
+                    name=record["name"],
+                    id=record["id"],
+                    project=record["project"],
+                    key=record["key"],
+                    driver=record["driver"],
+                    internal=record["internal"],
+                    subnets=tuple(record["subnets"]),
+                    gateways=tuple(record["gateways"]),
+                    labels=record["labels"],
+                    options=record["options"],
+                    created=record["created"],
+                    config_hash=record["config_hash"],
+                )
+            )
+    return tuple(found)

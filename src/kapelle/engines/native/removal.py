@@ -1,0 +1,61 @@
+"""What goes when a container goes: its changes, its state, its anonymous volumes. Used by both sides."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from kapelle.engines.native import volumes as volumes_module
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+
+def remove_container(paths: Paths, project: str, intent: dict[str, Any], *, volumes: bool) -> None:
+    """Remove a container that does not run. Its intent goes first: half-removed ones are swept, never started."""
+    directory = paths.container(project, intent["id"])
+    try:
+        os.unlink(f"{directory}/container.json")
+    except FileNotFoundError:
+        pass
+    store.remove_tree(paths.container_data(intent["id"]))
+    if volumes:
+        for name in intent["anonymous"]:
+            volumes_module.remove(paths, name)
+    store.remove_tree(directory)
+    store.remove_tree(f"{paths.project_run(project)}/files/{intent['id']}")
+
+
+def sweep(paths: Paths, project: str) -> None:
+    """Remove what a killed command left half-made: container folders without an intent.
+
+    The caller holds the project's lock, so nobody is making one now.
+    """
+    base = f"{paths.project(project)}/containers"
+    for container_id in store.names_in(base):
+        if not os.path.exists(f"{base}/{container_id}/container.json"):
+            store.remove_tree(paths.container_data(container_id))
+            store.remove_tree(f"{base}/{container_id}")
+
+
+def unmake_target(upper: str, target: str) -> None:
+    """Remove the empty file or folders that were made in `upper` for a mount at `target`, following no link."""
+    parts = [p for p in target.split("/") if p]
+    if ".." in parts:
+        return
+    while parts:
+        path = "/".join([upper, *parts])
+        above = ["/".join([upper, *parts[:n]]) for n in range(1, len(parts))]
+        if any(os.path.islink(p) for p in above):
+            return
+        try:
+            info = os.lstat(path)
+            if stat.S_ISREG(info.st_mode) and info.st_size == 0:
+                os.unlink(path)
+            elif stat.S_ISDIR(info.st_mode):
+                os.rmdir(path)
+            else:
+                return
+        except OSError:
+            return  # not there, or something of the image's own is in it
+        parts.pop()

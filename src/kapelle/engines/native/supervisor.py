@@ -1,0 +1,581 @@
+"""The supervisor: health, restarts, logs, names, ports and events of one project's containers.
+
+A child of the keeper; single-threaded, one epoll loop. It keeps nothing that can't be found again: intent and
+status are files, processes and namespaces the kernel's, descriptors the keeper's. Killed, it is started again
+and adopts all.
+
+Requests (engines.native.messages), one answer each unless said:
+  {"op": "start", "id"} (+ three standard streams to use instead of the log)    {"op": "stop", "id", "signal", "timeout"}
+  {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}    {"op": "forget", "id"}
+  {"op": "wait", "ids", "until": running|healthy|ready|exited}: answers {"ok", "results": {id: status}}
+  {"op": "exec", "id", "args", …} + streams: {"pid"} (+ terminal), then {"exit": code}
+  {"op": "forget_network", "name"}    {"op": "ping"}    {"op": "quit"}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from kapelle.engines.native import keeper as keeper_module
+from kapelle.engines.native import messages
+from kapelle.engines.native.cgroups import ProjectCgroups
+from kapelle.engines.native.container import Container
+from kapelle.engines.native.keeper_files import exit_code
+from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.supervisor_events import append_event
+from kapelle.errors import KapelleError
+from kapelle.linux import process
+from kapelle.plan.observed import Endpoint, PublishedPort
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+_IDLE = 0.3             # seconds without containers and clients before it leaves
+_DEAD = ("exited", "created", "dead")
+
+
+class KeeperChannel:
+    """The supervisor's side of the keeper's socket."""
+
+    def __init__(self, sock: socket.socket, fds: dict[str, int]) -> None:
+        self.sock = sock
+        self.fds = fds
+        self._watched: dict[int, Callable[[int], None]] = {}
+        self._early: dict[int, int] = {}    # exits told before anybody watched
+
+    def fork(self, message: dict[str, Any], fds: tuple[int, ...]) -> int:
+        """Have the keeper fork; the pid of its new child. Raises OSError."""
+        messages.send(self.sock, message, fds)
+        while True:
+            answer, _ = messages.receive(self.sock)
+            if answer is None:
+                raise OSError(32, "the keeper is gone")
+            if "pid" in answer:
+                if not answer["pid"]:
+                    raise OSError(11, str(answer.get("error", "can't fork")))
+                return int(answer["pid"])
+            self._saw(answer)
+
+    def keep(self, name: str, fd: int) -> None:
+        messages.send(self.sock, {"op": "keep", "name": name}, (fd,))
+
+    def drop(self, name: str) -> None:
+        messages.send(self.sock, {"op": "drop", "name": name})
+
+    def watch(self, pid: int, call: Callable[[int], None]) -> None:
+        """`call` hears the wait status of `pid`, a child of the keeper."""
+        self._watched[pid] = call
+
+    def unwatch(self, pid: int) -> None:
+        self._watched.pop(pid, None)
+
+    def serve(self) -> bool:
+        """Take what the keeper says; False when it is gone."""
+        answer, _ = messages.receive(self.sock)
+        if answer is None:
+            return False
+        self._saw(answer)
+        self.deliver()
+        return True
+
+    def _saw(self, message: dict[str, Any]) -> None:
+        if "exit" in message:
+            self._early[int(message["exit"])] = int(message["status"])
+
+    def deliver(self) -> None:
+        """Hand out exits; those nobody watches are of runs that were given up."""
+        while self._early:
+            pid, status = self._early.popitem()
+            call = self._watched.pop(pid, None)
+            if call is not None:
+                call(status)
+
+
+class Client:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        try:
+            messages.send(self.sock, message, fds)
+        except OSError:
+            pass  # it left without waiting
+
+
+class Waiter:
+    def __init__(self, client: Client, ids: list[str], until: str) -> None:
+        self.client = client
+        self.ids = ids
+        self.until = until
+
+
+class Supervisor:
+    def __init__(self, settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -> None:
+        self.project: str = settings["project"]
+        self.paths = Paths(*settings["paths"])
+        self.strict = bool(settings.get("strict"))
+        self.settings = settings
+        self.fds = fds
+        self.run_dir = self.paths.project_run(self.project)
+        self.boot = process.boot_id()
+        self.loop = Loop()
+        self.keeper = KeeperChannel(channel, fds)
+        self.listening = socket.socket(fileno=os.dup(fds["listen"]))
+        self.containers: dict[str, Container] = {}
+        self.clients: dict[int, Client] = {}
+        self.waiters: list[Waiter] = []
+        self.cgroups = ProjectCgroups(self.project)
+        self.network: Any = None        # made when the first container needs one
+        self.warned_lost: set[str] = set()
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self.loop.add(self.keeper.sock.fileno(), lambda _: self._hear_keeper())
+        self.listening.setblocking(False)
+        self.loop.add(self.listening.fileno(), lambda _: self._accept())
+        for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
+            found = self.container(container_id)
+            if found is not None:
+                found.adopt()
+        self._maybe_leave()
+        while not self.loop.stopped:
+            self.loop.turn()
+            self.keeper.deliver()
+
+    def _hear_keeper(self) -> None:
+        if not self.keeper.serve():
+            self._become_keeper()
+
+    def _become_keeper(self) -> None:
+        """The keeper was killed. We hold all that it held: start again as the keeper, with a new supervisor."""
+        settings = {**self.settings, "fds": {}}
+        for name, fd in self.fds.items():
+            os.set_inheritable(fd, True)
+            settings["fds"][name] = fd
+        argv = list(self.settings["argv"])
+        argv[-1] = json.dumps(settings)
+        os.execve(argv[0], argv, {**os.environ, keeper_module.PROTECTED: "1"})
+
+    def _maybe_leave(self) -> None:
+        self.loop.later(_IDLE, self._leave_if_idle)
+
+    def _leave_if_idle(self) -> None:
+        if self.clients or any(c.alive for c in self.containers.values()):
+            return
+        self.leave()
+
+    def leave(self) -> bool:
+        """End the keeper and ourselves; nobody may be connecting meanwhile (client.spawn holds the same lock)."""
+        import fcntl
+
+        lock = os.open(f"{self.run_dir}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if select.select([self.listening], [], [], 0)[0]:
+                os.close(lock)
+                return False  # somebody is at the door
+        except BlockingIOError:
+            os.close(lock)
+            return False  # somebody is about to come; an idle check follows when it has gone
+        try:
+            os.unlink(f"{self.run_dir}/socket")
+        except OSError:
+            pass
+        if self.network is not None:
+            self.network.close()
+        self.cgroups.close()
+        messages.send(self.keeper.sock, {"op": "quit"})
+        self.loop.stop()
+        return True
+
+    # ---- clients -------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self.listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        client = Client(sock)
+        self.clients[sock.fileno()] = client
+        self.loop.add(sock.fileno(), lambda _: self._serve(client))
+
+    def _serve(self, client: Client) -> None:
+        message, fds = messages.receive(client.sock)
+        if message is None:
+            self._hang_up(client)
+            return
+        handler = getattr(self, f"do_{message.get('op')}", None)
+        try:
+            if handler is None:
+                client.answer({"error": f"unknown request {message.get('op')}", "code": 1})
+            else:
+                handler(client, message, fds)
+        except KapelleError as e:
+            client.answer({"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code})
+        except OSError as e:
+            client.answer({"error": f"{e.strerror or e} {e.filename or ''}".strip(), "code": 1})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _hang_up(self, client: Client) -> None:
+        fd = client.sock.fileno()
+        self.loop.remove(fd)
+        self.clients.pop(fd, None)
+        client.sock.close()
+        self.waiters = [w for w in self.waiters if w.client is not client]
+        if not self.clients:
+            self._maybe_leave()
+
+    def container(self, container_id: str) -> Container | None:
+        """The container, read from its folder when it is new to us."""
+        found = self.containers.get(container_id)
+        if found is None:
+            directory = self.paths.container(self.project, container_id)
+            if not os.path.exists(f"{directory}/container.json"):
+                return None
+            found = self.containers[container_id] = Container(self, container_id)
+        return found
+
+    def _the(self, message: dict[str, Any]) -> Container:
+        found = self.container(str(message.get("id")))
+        if found is None:
+            raise KapelleError(f"no such container: {message.get('id')}")
+        return found
+
+    def do_ping(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        client.answer({"ok": True, "pid": os.getpid()})
+
+    def do_quit(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        if any(c.alive for c in self.containers.values()):
+            client.answer({"ok": False})
+            return
+        alone = len(self.clients) == 1
+        client.answer({"ok": alone and self.leave(), "keeper": os.getppid()})
+
+    def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+        container = self._the(message)
+        container.terminal_given = bool(message.get("terminal"))
+
+        def answer(reply: dict[str, Any]) -> None:
+            if "ok" in reply and container.terminal_given and container.terminal >= 0:
+                client.answer(reply, (container.terminal,))
+            else:
+                client.answer(reply)
+
+        container.start(answer, fds[:3], message.get("size"))
+
+    def do_stop(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self._the(message)
+        if not container.alive:
+            container.status["stopped_by_user"] = True
+            client.answer({"ok": True, "already": True, "status": container.status})
+            return
+        self.waiters.append(Waiter(client, [container.id], "exited"))
+        container.stop(signal_number(str(message["signal"])), float(message["timeout"]))
+
+    def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self._the(message)
+        number = signal_number(str(message["signal"]))
+        if number == signal.SIGKILL:
+            container.status["stopped_by_user"] = True
+        if not container.signal(number):
+            client.answer({"error": f"container {container.intent['name']} is not running", "code": 1})
+            return
+        self.event(container, "kill", signal=str(int(number)))
+        client.answer({"ok": True})
+
+    def do_pause(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self._the(message)
+        if container.state != "running":
+            client.answer({"error": f"container {container.intent['name']} is not running", "code": 1})
+            return
+        container.pause()
+        client.answer({"ok": True})
+
+    def do_unpause(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self._the(message)
+        if container.state != "paused":
+            client.answer({"error": f"container {container.intent['name']} is not paused", "code": 1})
+            return
+        container.unpause()
+        client.answer({"ok": True})
+
+    def do_forget(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self.containers.get(str(message.get("id")))
+        if container is not None and container.alive:
+            client.answer({"error": f"container {container.intent['name']} is running", "code": 1})
+            return
+        self.containers.pop(str(message.get("id")), None)
+        client.answer({"ok": True})
+
+    def do_forget_network(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        if self.network is not None:
+            self.network.remove_network(str(message["name"]))
+        client.answer({"ok": True})
+
+    def do_wait(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        waiter = Waiter(client, [str(i) for i in message["ids"]], str(message["until"]))
+        for container_id in waiter.ids:
+            container = self.container(container_id)
+            if container is not None and container.health is not None:
+                container.health.hurry()
+        if not self._settle(waiter):
+            self.waiters.append(waiter)
+
+    def do_exec(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+        container = self._the(message)
+        if container.state != "running":
+            client.answer({"error": f'container {container.intent["name"]} is {container.state}', "code": 1})
+            return
+        pid, sync = self.join(container, message, fds)
+        error: dict[str, Any] = {}
+
+        def on_sync(_: int) -> None:
+            said, given = messages.receive(sync)
+            if said is None:
+                self.loop.remove(sync.fileno())
+                sync.close()
+            elif said.get("at") == "terminal":
+                client.answer({"terminal": True}, tuple(given))
+            elif "error" in said:
+                error.update(said)
+            for fd in given:
+                os.close(fd)
+
+        def ended(status: int) -> None:
+            while sync.fileno() >= 0:
+                on_sync(0)
+            client.answer(error or {"exit": exit_code(status)})
+
+        self.loop.add(sync.fileno(), on_sync)
+        self.keeper.watch(pid, ended)
+        client.answer({"pid": pid})
+
+    # ---- what containers ask -------------------------------------------------------------------------------
+
+    def join(self, container: Container, wanted: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
+        """Start one more process in a running container: (pid, its sync socket)."""
+        launch = container.intent["launch"]
+        env = {row.partition("=")[0]: row for row in launch["env"]}
+        env.update({row.partition("=")[0]: row for row in wanted.get("env", ())})
+        spec = {
+            **launch,
+            "args": wanted["args"],
+            "env": list(env.values()),
+            "cwd": wanted.get("cwd") or launch["cwd"],
+            "user": wanted.get("user") or launch["user"],
+            "tty": bool(wanted.get("tty")),
+            "size": wanted.get("size"),
+            "cgroups": self.cgroups.of(container.id),
+            "mounts": [],
+        }
+        if wanted.get("privileged"):
+            from kapelle.linux import caps
+
+            spec.update(caps=sorted(caps.effective_set((), (), True)), seccomp=None)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create("join", os.MFD_CLOEXEC)
+        try:
+            os.write(memory, json.dumps(spec).encode())
+            pid = self.keeper.fork(
+                {"op": "join", "target": container.pid}, (memory, theirs.fileno(), *([] if spec["tty"] else streams))
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(memory)
+            theirs.close()
+        return pid, ours
+
+    def _ensure_network(self) -> Any:
+        if self.network is None:
+            from kapelle.engines.native.network import ProjectNetwork
+
+            known = dict(self.fds)
+            self.network = ProjectNetwork(self.project, self.loop, f"{self.paths.run}/network", known)
+            self._sync_fds()
+        return self.network
+
+    def _sync_fds(self) -> None:
+        """Give the keeper the network's new descriptors, take back those it no longer needs."""
+        have = {n: fd for n, fd in self.network.fds.items() if n != "listen" and not n.startswith("tty:")}
+        for name, fd in have.items():
+            if self.fds.get(name) != fd:
+                self.fds[name] = fd
+                self.keeper.keep(name, fd)
+        for name in [n for n in self.fds if n not in have and n != "listen" and not n.startswith("tty:")]:
+            del self.fds[name]
+            self.keeper.drop(name)
+
+    def attach(
+        self, container: Container, netns: int
+    ) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
+        """Connect a container to its networks and publish its ports; idempotent. Raises KapelleError."""
+        from kapelle.engines.native.network import EndpointSpec, PortSpec
+
+        network = self._ensure_network()
+        previous = {row[0]: Endpoint(*row) for row in container.status["networks"]}
+        wanted = []
+        for row in container.intent["networks"]:
+            self._add_network(row["network"])
+            before = previous.get(row["network"])
+            wanted.append(
+                EndpointSpec(
+                    network=row["network"],
+                    ifname=row["ifname"],
+                    aliases=tuple(row["aliases"]),
+                    ipv4=row["ipv4"] or (before.ipv4 if before else ""),
+                    ipv6=row["ipv6"] or (before.ipv6 if before else ""),
+                    mac=row["mac"] or (before.mac if before else ""),
+                )
+            )
+        endpoints = network.attach(container.id, container.intent["name"], netns, tuple(wanted), ())
+        ports: tuple[PublishedPort, ...] = ()
+        if container.intent["ports"]:
+            earlier = {(p[0], p[2], p[3]): p[1] for p in container.status["ports"]}
+            rows = []
+            for row in container.intent["ports"]:
+                spec = PortSpec(**row)
+                if not spec.published:
+                    known = earlier.get((spec.host_ip, spec.target, spec.protocol), 0)
+                    spec = spec._replace(published=known, published_end=known)
+                rows.append(spec)
+            ports = network.publish(container.id, tuple(rows))
+        self._sync_fds()
+        return endpoints, ports
+
+    def _add_network(self, name: str) -> None:
+        from kapelle.engines.native.network import NetworkSpec
+
+        path = f"{self.paths.networks}/{name}.json"
+        record = store.read_json(path)
+        if record is None:
+            raise KapelleError(f"network {name} not found", hint="kap up makes it again")
+        spec = NetworkSpec(
+            name=name,
+            id=record["id"],
+            driver=record["driver"],
+            internal=record["internal"],
+            subnets=tuple(record["subnets"]),
+            gateways=tuple(record["gateways"]),
+            enable_ipv6=record["enable_ipv6"],
+            options=tuple((k, v) for k, v in record["options"].items()),
+        )
+        filled = self.network.add_network(spec)
+        if (filled.subnets, filled.gateways) != (spec.subnets, spec.gateways):
+            record.update(subnets=list(filled.subnets), gateways=list(filled.gateways))
+            store.write_json(path, record)
+
+    def detach(self, container: Container) -> None:
+        if self.network is not None:
+            self.network.unpublish(container.id)
+            self.network.detach(container.id)
+            self._sync_fds()
+
+    def host_gateway(self) -> str:
+        """The address under which containers reach the host; "" while there is no network."""
+        if self.network is None:
+            return ""
+        return str(getattr(self.network, "host_address", "") or "")
+
+    def changed(self, container: Container) -> None:
+        """A container's status changed: some of those who wait may be done."""
+        for waiter in [w for w in self.waiters if container.id in w.ids]:
+            if self._settle(waiter):
+                self.waiters.remove(waiter)
+
+    def container_ended(self, container: Container) -> None:
+        self.changed(container)
+        if container.intent["remove_on_exit"] and container.state == "exited":
+            from kapelle.engines.native import removal
+
+            removal.remove_container(self.paths, self.project, container.intent, volumes=True)
+            self.containers.pop(container.id, None)
+            self.event(container, "destroy")
+        if not self.clients:
+            self._maybe_leave()
+
+    def _settle(self, waiter: Waiter) -> bool:
+        """Answer a waiter if its condition holds, or can't come true any more; True when answered."""
+        results: dict[str, Any] = {}
+        done = True
+        failed = ""
+        for container_id in waiter.ids:
+            container = self.container(container_id)
+            if container is None:
+                failed = failed or container_id
+                continue
+            verdict = reached(waiter.until, container.status, starting=container.sync is not None)
+            results[container_id] = container.status
+            if verdict == "failed":
+                failed = failed or container_id
+            elif verdict != "reached":
+                done = False
+        if failed or done:
+            waiter.client.answer({"ok": not failed, "failed": failed, "results": results})
+            return True
+        return False
+
+    def event(self, container: Container, action: str, **attributes: str) -> None:
+        """Append to the project's events."""
+        append_event(self.paths, self.project, container.intent, action, **attributes)
+
+    def lost_output(self, container: Container) -> None:
+        """The disk is full: output can't be kept. Said once, in the events."""
+        if container.id not in self.warned_lost:
+            self.warned_lost.add(container.id)
+            self.event(container, "log_error", error="no space left for output")
+
+
+def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> str:
+    """"reached", "failed" (it can't any more) or "waiting" for a condition and a container's status."""
+    state, health = status["status"], status["health"]
+    if until == "exited":
+        return "waiting" if state in ("running", "paused", "restarting") or starting else "reached"
+    if starting:
+        return "waiting"
+    if state == "restarting":
+        return "waiting"
+    if state in _DEAD:
+        # A one-shot job that ended well has done what it was for.
+        return "reached" if until == "ready" and state == "exited" and status["exit_code"] == 0 else "failed"
+    if until == "running":
+        return "reached"
+    if health == "unhealthy":
+        return "failed"
+    if health == "starting":
+        return "waiting"
+    if until == "healthy" and health != "healthy":
+        return "failed"  # it has no health check
+    return "reached"
+
+
+def signal_number(name: str) -> int:
+    """A signal's number from SIGTERM, TERM or 15; KapelleError for anything else."""
+    if name.isdigit() and 0 < int(name) < 65:
+        return int(name)
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    base, plus, offset = full.partition("+")
+    number = getattr(signal, base, None)
+    if not isinstance(number, int):
+        raise KapelleError(f"invalid signal: {name}", hint="use a name such as SIGTERM or a number")
+    return int(number) + (int(offset) if plus and offset.isdigit() else 0)
+
+
+def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -> None:
+    """Entry of a new supervisor, in a child of the keeper."""
+    process.set_name("kap-supervisor")
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    Supervisor(settings, channel, fds).run()

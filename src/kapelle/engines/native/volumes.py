@@ -1,0 +1,99 @@
+"""Volumes: a folder each below the data place, with volume.json beside `_data`. Names are global, as in Docker."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import Any
+
+from kapelle.errors import EngineError
+from kapelle.plan.observed import ObservedVolume
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+
+def create(
+    paths: Paths,
+    name: str,
+    *,
+    driver: str = "local",
+    options: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None,
+    config_hash: str = "",
+) -> bool:
+    """Make a volume; False when there is one already. Raises EngineError for a driver we have not."""
+    if driver not in ("", "local"):
+        raise EngineError(
+            f'volume "{name}" asks for the driver "{driver}", which is not here',
+            hint="remove driver:, or use local with driver_opts type, o and device",
+        )
+    directory = f"{paths.data}/volumes/{name}"
+    if os.path.exists(f"{directory}/volume.json"):
+        return False
+    store.make_directory(f"{paths.data}/volumes", 0o711)
+    temporary = f"{directory}.{os.getpid()}.tmp"
+    store.remove_tree(temporary)
+    os.mkdir(temporary, 0o711)
+    os.mkdir(f"{temporary}/_data")
+    os.chmod(f"{temporary}/_data", 0o755)
+    store.write_json(
+        f"{temporary}/volume.json",
+        {
+            "name": name, "driver": driver or "local", "options": options or {}, "labels": labels or {},
+            "created": time.time(), "config_hash": config_hash,
+        },
+        sync=True,
+    )  # fmt: skip
+    try:
+        os.rename(temporary, directory)
+    except OSError:
+        store.remove_tree(temporary)
+        if os.path.exists(f"{directory}/volume.json"):
+            return False
+        raise EngineError(f"can't make the volume {name} below {paths.data}/volumes") from None
+    return True
+
+
+def create_anonymous(paths: Paths) -> str:
+    name = secrets.token_hex(32)
+    create(paths, name, labels={ANONYMOUS_LABEL: ""})
+    return name
+
+
+def remove(paths: Paths, name: str) -> bool:
+    """Remove a volume and its data; False when there is none."""
+    directory = f"{paths.data}/volumes/{name}"
+    doomed = f"{directory}.{secrets.token_hex(4)}.tmp"
+    try:
+        os.rename(directory, doomed)
+    except FileNotFoundError:
+        return False
+    store.remove_tree(doomed)
+    return True
+
+
+def observed(paths: Paths) -> tuple[ObservedVolume, ...]:
+    """Every volume, by name."""
+    found = []
+    for name in store.names_in(f"{paths.data}/volumes"):
+        record: dict[str, Any] | None = store.read_json(f"{paths.data}/volumes/{name}/volume.json")
+        if record is None:
+            continue
+        labels = record["labels"]
+        found.append(
+            ObservedVolume(
+                name=name,
+                project=labels.get("com.docker.compose.project", ""),
+                key=labels.get("com.docker.compose.volume", ""),
+                driver=record["driver"],
+                mountpoint=paths.volume_data(name),
+                labels=labels,
+                options=record["options"],
+                created=record["created"],
+                config_hash=record["config_hash"],
+            )
+        )
+    return tuple(found)

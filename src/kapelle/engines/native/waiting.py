@@ -1,0 +1,133 @@
+"""Waiting for a condition, and saying why it can't come true any more (errors.md E3, E4)."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+from kapelle.engines.native import client, messages
+from kapelle.errors import EngineError, Position
+from kapelle.events import Emit, Notice, Progress
+from kapelle.model.project import Project
+from kapelle.plan import steps
+from kapelle.plan.observed import Container
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.engine import NativeEngine
+
+_UNTIL = {
+    "service_started": "running",
+    "service_healthy": "healthy",
+    "service_completed_successfully": "exited",
+    "running_or_healthy": "ready",
+}
+_TEXT = {"service_healthy": "Healthy", "service_completed_successfully": "Exited", "service_started": "Started"}
+
+
+def wait_for(engine: NativeEngine, step: steps.WaitFor, project: Project, emit: Emit) -> None:
+    """Return when all containers have reached the condition; EngineError the moment one no longer can."""
+    have = [c for c in engine.observe(project.name).containers if c.name in step.names]
+    missing = set(step.names) - {c.name for c in have}
+    if missing:
+        raise EngineError(f"no such container: {min(missing)}", hint="kap up")
+    for container in have:
+        emit(Progress("container", container.name, "Waiting", because=step.because))
+    results = _ask(engine, step, project, [c.id for c in have])
+    for container in have:
+        status = results.get(container.id)
+        problem = _problem(step, container, status)
+        if problem:
+            error = _error(engine, step, project, container, status, problem)
+            if step.required or not step.wanted_by:
+                emit(Progress("container", container.name, "Error", "error", details=problem))
+                raise error
+            emit(Notice(f"optional dependency {container.service!r} failed: {problem}"))
+            return
+    for container in have:
+        text = _TEXT.get(step.condition, "Healthy" if results[container.id]["health"] else "Started")
+        emit(Progress("container", container.name, text, "done"))
+
+
+def _ask(engine: NativeEngine, step: steps.WaitFor, project: Project, ids: list[str]) -> dict[str, Any]:
+    until = _UNTIL[step.condition]
+    deadline = None if not step.timeout else time.monotonic() + step.timeout
+    while True:
+        sock = client.ensure(engine.paths, project.name, strict=engine.strict)
+        with sock:
+            messages.send(sock, {"op": "wait", "ids": ids, "until": until})
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([sock], [], [], left)[0]:
+                raise EngineError(
+                    f"{step.service} was not ready within {step.timeout:g} seconds",
+                    hint="give it longer with --wait-timeout",
+                    code="KAP303",
+                )
+            answer, _ = messages.receive(sock)
+        if answer is not None:
+            return dict(client.checked(answer).get("results", {}))
+
+
+def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] | None) -> str:
+    """What stands in the way; "" when the condition holds."""
+    if status is None:
+        return f"container {container.name} was removed"
+    if step.condition == "service_completed_successfully":
+        return f'service "{step.service}" didn\'t complete successfully: exit {status["exit_code"]}' if (
+            status["exit_code"]
+        ) else ""  # fmt: skip
+    if status["status"] in ("exited", "dead", "created"):
+        if step.condition == "running_or_healthy" and status["status"] == "exited" and not status["exit_code"]:
+            return ""
+        return f"container {container.name} exited ({status['exit_code']})"
+    if step.condition in ("service_healthy", "running_or_healthy"):
+        if status["health"] == "unhealthy":
+            return f"container {container.name} is unhealthy"
+        if step.condition == "service_healthy" and status["health"] != "healthy":
+            return f"container {container.name} has no healthcheck configured"
+    return ""
+
+
+def _error(
+    engine: NativeEngine,
+    step: steps.WaitFor,
+    project: Project,
+    container: Container,
+    status: dict[str, Any] | None,
+    problem: str,
+) -> EngineError:
+    details: list[tuple[str, str]] = []
+    where = _place(project, step)
+    if step.wanted_by:
+        details.append(("chain", f"{step.wanted_by} -> {step.service} (condition: {step.condition})"))
+    if status is not None:
+        if status["status"] == "exited":
+            ran = max(0.0, status["finished"] - status["started"])
+            details.append((step.service, f"exit {status['exit_code']} after {ran:.1f} s, run {status['run']}"))
+        probe = (status.get("health_log") or [None])[-1]
+        if status["health"] == "unhealthy" and probe:
+            test = " ".join(engine.intent_of(project.name, container.id)["healthcheck"]["test"])
+            details.append(("probe", test))
+            output = probe["output"].strip().splitlines()
+            details.append(("last", f"exit {probe['code']}: {output[-1] if output else 'no output'}"))
+    for number, line in enumerate(engine.last_lines(container)):
+        details.append(("last lines" if number == 0 else "", line))
+    prefix = "dependency failed to start: " if step.wanted_by and "didn't complete" not in problem else ""
+    return EngineError(
+        f"{prefix}{problem}",
+        where=where,
+        details=tuple(details),
+        hint=f"kap logs {step.service}",
+        code="KAP302" if "unhealthy" in problem else "KAP301",
+    )
+
+
+def _place(project: Project, step: steps.WaitFor) -> Position | None:
+    """Where the file says that it waits: the dependent's depends_on, else the service."""
+    service = project.service(step.wanted_by) if step.wanted_by else project.service(step.service)
+    if service is None:
+        return None
+    for path in (f"depends_on.{step.service}", "depends_on") if step.wanted_by else ("healthcheck", ""):
+        if path in service.where:
+            return service.where[path]
+    return None

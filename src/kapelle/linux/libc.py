@@ -1,0 +1,45 @@
+"""The C library, and how its failures become OSError. One place loads it; every other wrapper imports this."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+# use_errno keeps errno per call; the GIL stays held by PyDLL only where a fork or a namespace needs it.
+lib = ctypes.CDLL(None, use_errno=True)
+_syscall = lib.syscall
+_syscall.restype = ctypes.c_long
+
+MACHINE = platform.machine()
+_ARM = MACHINE == "aarch64"
+
+# System calls the C library may have no function for (syscalls(2)); numbers above 423 are the same everywhere.
+SYS_pivot_root = 41 if _ARM else 155
+SYS_seccomp = 277 if _ARM else 317
+SYS_memfd_create = 279 if _ARM else 319
+SYS_move_mount = 429
+SYS_fsopen = 430
+SYS_fsconfig = 431
+SYS_fsmount = 432
+SYS_open_tree = 428
+SYS_pidfd_open = 434
+SYS_close_range = 436
+SYS_openat2 = 437
+SYS_mount_setattr = 442
+SYS_keyctl = 219 if _ARM else 250
+
+
+def raise_errno(call: str, subject: str = "") -> None:
+    """Raise OSError for the failure of `call`, naming what it was about."""
+    number = ctypes.get_errno()
+    raise OSError(number, f"{call}: {os.strerror(number)}", subject or None)
+
+
+def syscall(number: int, *args: int | bytes | None, call: str = "syscall", subject: str = "") -> int:
+    """syscall(2). Integers are passed at full width; bytes as pointers; None as NULL."""
+    converted = [ctypes.c_char_p(a) if isinstance(a, bytes) or a is None else ctypes.c_long(a) for a in args]
+    result: int = _syscall(ctypes.c_long(number), *converted)
+    if result < 0:
+        raise_errno(call, subject)
+    return result

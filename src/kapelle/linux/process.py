@@ -1,0 +1,103 @@
+"""Processes: prctl(2), pidfds, identity by pid + start time + boot id, close_range(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from ctypes import c_ulong
+
+from kapelle.linux import libc
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+# struct pidfd_info of pidfd_open(2)/ioctl PIDFD_GET_INFO, Linux 6.13; the exit code since 6.15.
+_PIDFD_GET_INFO = 0xC0 << 24 | 64 << 16 | 0xFF << 8 | 11
+_PIDFD_INFO_EXIT = 1 << 3
+
+
+def prctl(option: int, value: int = 0) -> None:
+    """prctl(2), for options that take one number, such as PR_SET_CHILD_SUBREAPER."""
+    if libc.lib.prctl(option, *map(c_ulong, (value, 0, 0, 0))) < 0:  # variadic: widths matter
+        libc.raise_errno("prctl", f"option {option}")
+
+
+def set_name(name: str) -> None:
+    """The name that ps(1) shows for this thread; 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    libc.lib.prctl(PR_SET_NAME, buffer, c_ulong(0), c_ulong(0), c_ulong(0))
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """close_range(2); without it (before Linux 5.9) descriptors are closed one by one."""
+    try:
+        libc.syscall(libc.SYS_close_range, first, last, 0, call="close_range")
+    except OSError as e:
+        if e.errno != errno.ENOSYS:
+            raise
+        os.closerange(first, min(last, os.sysconf("SC_OPEN_MAX")))
+
+
+def pidfd_exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that was reaped by somebody else, or None when the kernel can't tell.
+
+    ioctl(2) PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15). None also while the process is not yet reaped.
+    """
+    buffer = ctypes.create_string_buffer(struct.pack("=Q", _PIDFD_INFO_EXIT) + b"\0" * 56, 64)
+    if libc.lib.ioctl(ctypes.c_int(pidfd), c_ulong(_PIDFD_GET_INFO), buffer) < 0:
+        return None
+    mask = struct.unpack_from("=Q", buffer, 0)[0]
+    if not mask & _PIDFD_INFO_EXIT:
+        return None
+    status: int = struct.unpack_from("=i", buffer, 60)[0]
+    return status
+
+
+def boot_id() -> str:
+    """An id that changes with each boot (random(4))."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks after boot at which `pid` started (proc_pid_stat(5) field 22); 0 when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(fields[19])
+
+
+def state_of(pid: int) -> str:
+    """One letter of proc_pid_stat(5): R, S, D, Z, T …; "" when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def is_same(pid: int, started: int) -> bool:
+    """Is `pid` still the process that started at `started`, and not a zombie?"""
+    return pid > 0 and start_time(pid) == started and state_of(pid) not in ("Z", "X", "")
+
+
+def blocked_caught_ignored(pid: int) -> tuple[int, int, int]:
+    """Signal masks SigBlk, SigCgt, SigIgn of a process (proc_pid_status(5)); bit N-1 is signal N."""
+    masks = {"SigBlk": 0, "SigCgt": 0, "SigIgn": 0}
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            key, _, value = line.partition(":")
+            if key in masks:
+                masks[key] = int(value.strip(), 16)
+    return masks["SigBlk"], masks["SigCgt"], masks["SigIgn"]

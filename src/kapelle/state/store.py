@@ -1,0 +1,108 @@
+"""Small JSON files, written whole or not at all: temporary beside the target, then rename(2)."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from kapelle.errors import StateError
+
+
+def make_directory(path: str, mode: int = 0o700) -> None:
+    """Make a directory and its parents, each with `mode`; existing ones are left as they are."""
+    try:
+        os.mkdir(path, mode)
+    except FileNotFoundError:
+        make_directory(os.path.dirname(path), mode)
+        make_directory(path, mode)
+    except FileExistsError:
+        pass
+    except OSError as e:
+        raise StateError(
+            f"can't make the folder {path}: {e.strerror}",
+            hint="choose another place with KAP_HOME=/path, or make this one writable",
+        ) from None
+
+
+def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
+    """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
+    data = json.dumps(value, separators=(",", ":")).encode()
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(fd, data[written:])
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as e:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise StateError(f"can't write {path}: {e.strerror}", hint="free some space or make it writable") from None
+
+
+def read_json(path: str) -> Any:
+    """The value in `path`, or None when there is no such file. StateError when it can't be read as JSON."""
+    try:
+        with open(path, "rb") as f:
+            data = f.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise StateError(f"{path} is damaged", hint="remove the file, then run the command again") from None
+
+
+def names_in(directory: str) -> list[str]:
+    """Sorted names in a directory; none when it does not exist. Temporaries are left out."""
+    try:
+        return sorted(n for n in os.listdir(directory) if not n.endswith(".tmp"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all below it, following no link; missing ones are no error.
+
+    Works on open directories (unlinkat(2)), so that a racing rename can't lead outside.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(path)
+        return
+    try:
+        _empty(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(path)
+
+
+def _empty(directory: int) -> None:
+    with os.scandir(directory) as entries:
+        listed = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
+    for name, is_directory in listed:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+            continue
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=directory)
+        except PermissionError:
+            os.chmod(name, 0o700, dir_fd=directory)  # a directory of mode 000: only its owner gets here
+            fd = os.open(name, flags, dir_fd=directory)
+        try:
+            _empty(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=directory)
