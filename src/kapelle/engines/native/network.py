@@ -1,0 +1,716 @@
+"""A project's network: one namespace with a bridge per network, an interface per container, names and ports.
+
+Made for the supervisor: everything is adopted when it is there already (`fds` from the keeper, bridges and
+interfaces by their names, rules by their comments), so a successor continues without cutting a connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, TypeVar
+
+from kapelle.engines.native import ipam, ports, uplink
+from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
+from kapelle.engines.native.dnsforward import Upstream, read_servers
+from kapelle.engines.native.ipam import Addresses, Subnet
+from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.ports import PortSpec
+from kapelle.engines.native.proxy import TcpProxy, UdpProxy
+from kapelle.engines.native.uplink import Uplink, sysctl
+from kapelle.errors import EngineError
+from kapelle.linux import namespaces, nft, route, sockets
+from kapelle.linux.netlink import Message, Netlink
+from kapelle.plan.observed import Endpoint, PublishedPort
+
+__all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
+
+_T = TypeVar("_T")
+_TABLE = "kapelle"  # in the project's own namespace
+_RESOLV_CONF = "/etc/resolv.conf"
+# what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
+_SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0\t2147483647"))
+
+
+class NetworkSpec(NamedTuple):
+    """A network as wanted, or with subnets and gateways filled in as it is."""
+
+    name: str
+    id: str  # 64 hex
+    driver: str = "bridge"
+    internal: bool = False
+    subnets: tuple[str, ...] = ()  # CIDR, at most one of each family
+    gateways: tuple[str, ...] = ()  # one for each subnet, "" = choose
+    enable_ipv6: bool = False
+    options: tuple[tuple[str, str], ...] = ()  # driver_opts: com.docker.network.driver.mtu, …bridge.enable_icc
+    ip_ranges: tuple[str, ...] = ()  # parts of the subnets to choose from
+    reserved: tuple[str, ...] = ()  # addresses never to choose (aux_addresses)
+
+
+class EndpointSpec(NamedTuple):
+    """A container's place on a network as wanted; "" = choose."""
+
+    network: str
+    ifname: str = ""
+    aliases: tuple[str, ...] = ()
+    ipv4: str = ""  # with or without "/16"
+    ipv6: str = ""
+    mac: str = ""
+
+
+class _Bridge:
+    """One network as it is."""
+
+    def __init__(self, spec: NetworkSpec, index: int, mtu: int) -> None:
+        self.spec = spec
+        self.index = index
+        self.mtu = mtu
+        self.v4: Addresses | None = None
+        self.v6: Addresses | None = None
+        self.routed = True  # the host has a route to it
+
+
+class _Attachment:
+    """One container as it is attached."""
+
+    def __init__(self, netns: int, endpoints: tuple[Endpoint, ...]) -> None:
+        self.netns = netns  # inode number
+        self.endpoints = endpoints
+        self.server: Server | None = None
+
+
+class _Published:
+    """One socket on the host that stands for a port of a container."""
+
+    def __init__(self, port: PublishedPort, held: socket.socket, proxy: TcpProxy | UdpProxy, target: str) -> None:
+        self.port = port
+        self.held = held
+        self.proxy = proxy
+        self.target = target
+
+
+class ProjectNetwork:
+    """All networks of one project. Used by one thread, with the loop of the supervisor."""
+
+    def __init__(self, project: str, loop: Loop, reservations_dir: str, fds: Mapping[str, int]) -> None:
+        """`fds` are descriptors kept over a restart; those given are adopted and belong to this object from now on.
+
+        `reservations_dir` tells installations with equal project names apart. Raises EngineError KAP203.
+        """
+        self.project = project
+        self.fds: dict[str, int] = dict(fds)
+        self._loop = loop
+        self._home = namespaces.open_current()
+        self._networks: dict[str, _Bridge] = {}
+        self._attached: dict[str, _Attachment] = {}
+        self._published: dict[str, list[_Published]] = {}
+        self.names = Names()
+        self._upstream = Upstream(loop, _RESOLV_CONF)
+        try:
+            fresh = "netns" not in self.fds
+            if fresh:
+                self.fds["netns"] = namespaces.new_netns()
+            self._netns = self.fds["netns"]
+            with namespaces.inside(self._netns, self._home):
+                self._route = route.open_route()
+                self._nft: Netlink | None = nft.open_nft()
+                if fresh:
+                    self._prepare()
+            self._uplink = Uplink(uplink.mark_of(project, reservations_dir), self._netns, self._home, self._route)
+            self._raise_table()
+        except OSError as e:
+            raise _no_network(project, e) from e
+
+    def _prepare(self) -> None:
+        self._route.request((route.link_up(1),))
+        for which in ("all", "default"):  # bridges and their ports need no address of their own
+            sysctl(f"net/ipv6/conf/{which}/disable_ipv6", "1")
+
+    def _raise_table(self) -> None:
+        """The project namespace's own rules; rules of networks that are there stay."""
+        t, up = _TABLE, uplink.INSIDE
+        host = route.pack(self._uplink.host)
+        messages = [
+            nft.table(t),
+            nft.base_chain(t, "prerouting", "nat", nft.PREROUTING, nft.DSTNAT),
+            nft.base_chain(t, "postrouting", "nat", nft.POSTROUTING, nft.SRCNAT),
+            nft.base_chain(t, "forward", "filter", nft.FORWARD, nft.FILTER, policy=nft.DROP),
+            nft.chain(t, "networks"),
+            nft.chain(t, "hidden"),
+            *(nft.flush_chain(t, name) for name in ("prerouting", "postrouting", "forward")),
+            # a network's gateway stands for the host, as with a bridge on the host itself
+            nft.rule(t, "prerouting", nft.iifname(up, False), nft.daddr_is_local(), nft.dnat(host)),
+            # and the host appears to containers as their gateway
+            nft.rule(t, "postrouting", nft.oifname(up, False), nft.saddr(host, 32), nft.masquerade()),
+            nft.rule(t, "postrouting", nft.oifname(up), nft.jump("hidden")),
+            nft.rule(t, "forward", nft.ct_state(nft.ESTABLISHED | nft.RELATED), nft.verdict(nft.ACCEPT)),
+            nft.rule(t, "forward", nft.iifname(up), nft.verdict(nft.ACCEPT)),
+            nft.rule(t, "forward", nft.jump("networks")),
+        ]
+        if self._nft is None:
+            return
+        try:
+            nft.batch(self._nft, messages)
+        except OSError as e:
+            self._nft.close()
+            self._nft = None
+            self._uplink.warnings.append(f"networks are not isolated from each other: no nf_tables ({e.strerror})")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What does not work here, as sentences for the user."""
+        return self._uplink.warnings
+
+    @property
+    def host_address(self) -> str:
+        """The host as containers reach it: the address of host.docker.internal and host-gateway."""
+        return self._uplink.host
+
+    # -- networks ------------------------------------------------------------------------------------------------
+
+    def add_network(self, spec: NetworkSpec) -> NetworkSpec:
+        """Make a network, or adopt it. Returns the spec with subnets and gateways filled in.
+
+        EngineError KAP207: a subnet or gateway that can't be; KAP208: a driver that this engine does not have.
+        """
+        known = self._networks.get(spec.name)
+        if known is not None:
+            return known.spec
+        if spec.driver not in ("", "bridge", "default"):
+            raise EngineError(
+                f"network {spec.name}: the native engine has no network driver {spec.driver!r}",
+                code="KAP208",
+                hint="leave driver out (bridge), or use --engine docker",
+            )
+        name = "br-" + spec.id[:12]
+        try:
+            found = route.link(self._route, name)
+            bridge = self._adopt(spec, found) if found is not None else self._make(spec, name)
+        except OSError as e:
+            raise EngineError(f"network {spec.name} could not be created: {_words(e)}", code="KAP203") from e
+        self._networks[spec.name] = bridge
+        return bridge.spec
+
+    def _adopt(self, spec: NetworkSpec, link: route.Link) -> _Bridge:
+        subnets: list[str] = []
+        gateways: list[str] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for index, packed, prefix in route.addresses(self._route, family):
+                if index == link.ifindex and packed[:2] != b"\xfe\x80":
+                    subnets.append(str(ipam.parse_subnet(f"{socket.inet_ntop(family, packed)}/{prefix}")))
+                    gateways.append(socket.inet_ntop(family, packed))
+        bridge = _Bridge(spec._replace(subnets=tuple(subnets), gateways=tuple(gateways)), link.ifindex, link.mtu)
+        self._fill(bridge)
+        if bridge.v4 is not None:
+            bridge.routed = self._uplink.add_route(bridge.v4.subnet)
+        self._write_rules(bridge)
+        return bridge
+
+    def _make(self, spec: NetworkSpec, name: str) -> _Bridge:
+        subnets, gateways, routed = self._choose(spec)
+        mtu = _mtu(spec, self._uplink.mtu)
+        bridge = _Bridge(spec, 0, mtu)
+        bridge.spec = spec._replace(
+            subnets=tuple(map(str, subnets)),
+            gateways=tuple(ipam.to_text(g, s.bits) for s, g in zip(subnets, gateways, strict=True)),
+        )
+        bridge.routed = routed
+        self._fill(bridge)
+        mac = ipam.mac_of(gateways[0])
+        self._route.request((route.bridge(name, mac, mtu),))
+        made = route.link(self._route, name)
+        if made is None:
+            raise FileNotFoundError(errno.ENODEV, "the bridge vanished while it was made")
+        bridge.index = made.ifindex
+        if any(s.bits == 128 for s in subnets):
+            with namespaces.inside(self._netns, self._home):
+                sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        self._route.request(
+            [
+                route.address(bridge.index, ipam.to_text(g, s.bits), s.prefix)
+                for s, g in zip(subnets, gateways, strict=True)
+            ]
+        )
+        self._write_rules(bridge)
+        return bridge
+
+    def _choose(self, spec: NetworkSpec) -> tuple[list[Subnet], list[int], bool]:
+        """Subnets and gateways, and whether the host has a route to the IPv4 one (made here)."""
+        subnets: list[Subnet] = []
+        gateways: list[int] = []
+        for number, text in enumerate(spec.subnets):
+            subnet = _checked(spec.name, "subnet", text, ipam.parse_subnet)
+            for other in self._networks.values():
+                for there in (other.v4, other.v6):
+                    if there is not None and there.subnet.overlaps(subnet):
+                        raise EngineError(
+                            f"network {spec.name}: subnet {subnet} overlaps with {there.subnet} of network "
+                            f"{other.spec.name}",
+                            code="KAP207",
+                            hint="give one of the two another subnet, or leave it out",
+                        )
+            if subnet.bits - subnet.prefix < 2:
+                raise EngineError(
+                    f"network {spec.name}: subnet {subnet} has no room for a gateway and a container", code="KAP207"
+                )
+            subnets.append(subnet)
+            wanted = spec.gateways[number] if number < len(spec.gateways) else ""
+            gateway = subnet.first + 1
+            if wanted:
+                gateway, bits = _checked(spec.name, "gateway", wanted.partition("/")[0], ipam.to_number)
+                if bits != subnet.bits or not subnet.has(gateway):
+                    raise EngineError(
+                        f"network {spec.name}: gateway {wanted} does not lie in its subnet {subnet}", code="KAP207"
+                    )
+            gateways.append(gateway)
+        routed = True
+        given = next((s for s in subnets if s.bits == 32), None)
+        if given is not None:
+            routed = self._uplink.add_route(given)
+        else:
+            chosen = self._free_subnet(spec.name)
+            subnets.insert(0, chosen)
+            gateways.insert(0, chosen.first + 1)
+        if spec.enable_ipv6 and not any(s.bits == 128 for s in subnets):
+            seed = int(self._uplink.mark, 16) << 8 | len(self._networks)
+            taken = self._uplink.taken()
+            chosen = next(ipam.free_subnets(ipam.candidates6(seed), taken))
+            subnets.append(chosen)
+            gateways.append(chosen.first + 1)
+        return subnets, gateways, routed
+
+    def _free_subnet(self, network: str) -> Subnet:
+        """A subnet that collides with nothing the host knows, with the host's route to it made."""
+        taken = self._uplink.taken()
+        taken += [bridge.v4.subnet for bridge in self._networks.values() if bridge.v4 is not None]
+        for server in read_servers(_RESOLV_CONF):  # a name server behind the default route must stay reachable
+            number, bits = ipam.to_number(server.partition("%")[0])
+            taken.append(Subnet(number, bits, bits))
+        for subnet in ipam.free_subnets(ipam.candidates(), taken):
+            if self._uplink.add_route(subnet):
+                return subnet
+        raise EngineError(
+            f"network {network}: no subnet is free, the host's routes cover every private range",
+            code="KAP207",
+            hint="set networks.*.ipam.config.subnet",
+        )
+
+    def _fill(self, bridge: _Bridge) -> None:
+        spec = bridge.spec
+        ranges = [_checked(spec.name, "ip_range", text, ipam.parse_subnet) for text in spec.ip_ranges if text]
+        for text, gateway in zip(spec.subnets, spec.gateways, strict=True):
+            subnet = ipam.parse_subnet(text)
+            only = next((r for r in ranges if r.overlaps(subnet)), None)
+            pool = Addresses(subnet, ipam.to_number(gateway)[0], only)
+            if subnet.bits == 32:
+                bridge.v4 = pool
+            else:
+                bridge.v6 = pool
+        for text in spec.reserved:
+            number, bits = _checked(spec.name, "aux address", text, ipam.to_number)
+            there = bridge.v4 if bits == 32 else bridge.v6
+            if there is not None:
+                there.reserve(number)
+
+    def _write_rules(self, bridge: _Bridge) -> None:
+        spec, name = bridge.spec, "br-" + bridge.spec.id[:12]
+        comment = f"net:{spec.name}"
+        if bridge.v4 is None:
+            return
+        subnet = bridge.v4.subnet
+        if not spec.internal and bridge.routed:
+            self._uplink.masquerade(spec.name, subnet)
+        if self._nft is None or any(r.comment == comment for r in nft.rules(self._nft, _TABLE, "networks", nft.IPV4)):
+            return
+        accept = nft.verdict(nft.ACCEPT)
+        messages = [nft.rule(_TABLE, "networks", nft.iifname(name), nft.oifname(name), accept, comment=comment)]
+        if not spec.internal:
+            out = (nft.iifname(name), nft.oifname(uplink.INSIDE), accept)
+            messages.append(nft.rule(_TABLE, "networks", *out, comment=comment))
+            if not bridge.routed:  # the host could not send answers back: leave under the uplink's own address
+                hide = (nft.saddr(subnet.packed, subnet.prefix), nft.masquerade())
+                messages.append(nft.rule(_TABLE, "hidden", *hide, comment=comment))
+        nft.batch(self._nft, messages)
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network; one that is not there is fine."""
+        bridge = self._networks.pop(name, None)
+        if bridge is None:
+            return
+        self._uplink.unmasquerade(name)
+        if bridge.v4 is not None and bridge.routed:
+            self._uplink.remove_route(bridge.v4.subnet)
+        if self._nft is not None:
+            rules = [r for r in nft.rules(self._nft, _TABLE) if r.comment == f"net:{name}"]
+            if rules:
+                nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle) for r in rules])
+        self._route.send((route.link_delete(bridge.index),))
+
+    # -- containers ----------------------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        container_id: str,
+        name: str,
+        netns_fd: int,
+        endpoints: tuple[EndpointSpec, ...],
+        names: tuple[str, ...] = (),
+    ) -> tuple[Endpoint, ...]:
+        """Give a container its interfaces, addresses, default route and name server; `lo` comes up.
+
+        `names` answer on each of its networks besides its own name, its short id and each endpoint's aliases.
+        Endpoints are taken in their order: eth0, eth1 …; the default route is the first one's that is not internal.
+        Called again for the same namespace it changes nothing. EngineError KAP202 (address), KAP209 (network unknown).
+        """
+        identity = namespaces.identity(netns_fd)
+        present = self._attached.get(container_id)
+        if present is not None:
+            if present.netns == identity:
+                return present.endpoints
+            self._unname(container_id)
+        try:
+            found = [self._place(container_id, wanted) for wanted in endpoints]
+            self._wire(container_id, netns_fd, identity, endpoints, found)
+        except BaseException as e:
+            self._release(container_id)
+            if isinstance(e, OSError):
+                raise EngineError(
+                    f"container {name} could not be put on its networks: {_words(e)}", code="KAP203"
+                ) from e
+            raise
+        attachment = self._attached[container_id] = _Attachment(identity, tuple(found))
+        everywhere = (name, container_id[:12], *names)
+        homes = [
+            (Home(place.network, _packed(place)), tuple(dict.fromkeys((*everywhere, *place.aliases))))
+            for place in found
+        ]
+        self.names.add(container_id, homes, name)
+        if found:
+            udp, tcp = (socket.socket(fileno=self.fds[f"dns-{kind}:{container_id}"]) for kind in ("udp", "tcp"))
+            answerer = Answerer(self.names, container_id)
+            attachment.server = Server(self._loop, answerer, self._upstream.forward, udp, tcp)
+        return attachment.endpoints
+
+    def _place(self, container_id: str, wanted: EndpointSpec) -> Endpoint:
+        bridge = self._networks.get(wanted.network)
+        if bridge is None:
+            raise EngineError(f"network {wanted.network} does not exist", code="KAP209", hint="kap up creates it")
+        ipv4 = ipv6 = ""
+        number = 0
+        if bridge.v4 is not None:
+            asked = _asked(wanted.ipv4)
+            number = bridge.v4.take(container_id, asked, wanted.network)
+            ipv4 = f"{ipam.to_text(number)}/{bridge.v4.subnet.prefix}"
+        if bridge.v6 is not None:
+            address = bridge.v6.take(container_id, _asked(wanted.ipv6), wanted.network)
+            ipv6 = f"{ipam.to_text(address, 128)}/{bridge.v6.subnet.prefix}"
+        elif wanted.ipv6:
+            raise EngineError(
+                f"network {wanted.network} has no IPv6, but address {wanted.ipv6} is asked for",
+                code="KAP202",
+                hint="set enable_ipv6: true on the network",
+            )
+        gateway = ipam.to_text(bridge.v4.gateway) if bridge.v4 is not None else ""
+        mac = wanted.mac.lower().replace("-", ":") or ipam.mac_of(number)
+        return Endpoint(wanted.network, ipv4, ipv6, mac, gateway, wanted.aliases)
+
+    def _wire(
+        self,
+        container_id: str,
+        netns_fd: int,
+        identity: int,
+        wanted: tuple[EndpointSpec, ...],
+        found: list[Endpoint],
+    ) -> None:
+        """Make the interfaces that are not there yet, and the name server's sockets."""
+        names = [w.ifname or f"eth{number}" for number, w in enumerate(wanted)]
+        outer: list[Message] = []
+        for inner, place in zip(names, found, strict=True):
+            bridge = self._networks[place.network]
+            # named after the namespace: one that is still dying keeps its names a while
+            end = f"v{identity:x}{bridge.spec.id[:5]}"
+            outer.append(route.veth(end, inner, netns_fd, master=bridge.index, peer_mac=place.mac, mtu=bridge.mtu))
+        fresh: list[int] = []
+        for number, error in enumerate(self._route.send(outer)):
+            if error is None:
+                fresh.append(number)
+            elif error.errno != errno.EEXIST:
+                raise error
+        keys = [f"dns-{kind}:{container_id}" for kind in ("udp", "tcp")]
+        sockets_missing = bool(found) and not all(key in self.fds for key in keys)
+        if not fresh and not sockets_missing and found:
+            return
+        with namespaces.inside(netns_fd, self._home):
+            with route.open_route() as inside:
+                messages = [route.link_up(1)]
+                gateway = next((i for i, p in enumerate(found) if not self._networks[p.network].spec.internal), -1)
+                for number in fresh:
+                    messages += self._configure(inside, names[number], found[number], number == gateway)
+                inside.request(messages)
+            if fresh or not found:
+                for path, value in _SYSCTLS:
+                    sysctl(path, value)
+            if sockets_missing:
+                for key, made in zip(keys, make_sockets(), strict=True):
+                    self.fds[key] = made.detach()
+
+    def _configure(self, inside: Netlink, ifname: str, place: Endpoint, gateway: bool) -> list[Message]:
+        link = route.link(inside, ifname)
+        if link is None:
+            raise FileNotFoundError(errno.ENODEV, f"interface {ifname} is not in the container")
+        index = link.ifindex
+        messages: list[Message] = []
+        if not place.ipv6:
+            messages.append(route.no_link_local(index))
+        for text in (place.ipv4, place.ipv6):
+            if text:
+                address, _, prefix = text.partition("/")
+                messages.append(route.address(index, address, int(prefix)))
+        messages.append(route.link_up(index))
+        if gateway:
+            messages.append(route.route("", 0, index, via=place.gateway))
+            v6 = self._networks[place.network].v6
+            if v6 is not None:
+                messages.append(route.route("", 0, index, via=ipam.to_text(v6.gateway, 128)))
+        return messages
+
+    def detach(self, container_id: str) -> None:
+        """Forget a container that has ended: names, ports, addresses. Its interfaces die with its namespace."""
+        self.unpublish(container_id)
+        self._unname(container_id)
+        self._release(container_id)
+
+    def _unname(self, container_id: str) -> None:
+        attachment = self._attached.pop(container_id, None)
+        self.names.remove(container_id)
+        if attachment is not None and attachment.server is not None:
+            attachment.server.close()
+            for kind in ("udp", "tcp"):
+                self.fds.pop(f"dns-{kind}:{container_id}", None)
+        for kind in ("udp", "tcp"):  # adopted, never attached
+            fd = self.fds.pop(f"dns-{kind}:{container_id}", -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def _release(self, container_id: str) -> None:
+        for bridge in self._networks.values():
+            for pool in (bridge.v4, bridge.v6):
+                if pool is not None:
+                    pool.release(container_id)
+
+    def unknown_names(self, container_id: str) -> dict[str, int]:
+        """Single-label names the container asked for that nobody here has, and how often."""
+        attachment = self._attached.get(container_id)
+        return dict(attachment.server.answerer.unknown) if attachment is not None and attachment.server else {}
+
+    # -- ports ---------------------------------------------------------------------------------------------------
+
+    def publish(self, container_id: str, wanted: tuple[PortSpec, ...]) -> tuple[PublishedPort, ...]:
+        """Publish ports of an attached container; those that are published already stay as they are.
+
+        A container that is only on internal networks publishes nothing, as with Docker. EngineError KAP201.
+        """
+        target = self._target(container_id)
+        if target is None or not wanted:
+            return ()
+        address, routed = target
+        mine = self._published.setdefault(container_id, [])
+        before = list(mine)
+        kept: list[_Published] = []
+        try:
+            for port in wanted:
+                for held in self._hold(container_id, port, kept):
+                    kept.append(
+                        held if isinstance(held, _Published) else self._serve(container_id, port, held, address)
+                    )
+        except BaseException:
+            self._drop(container_id, [p for p in kept if p not in before])
+            raise
+        self._drop(container_id, [p for p in before if p not in kept])
+        for published in kept:
+            if published.target != address:
+                self._uplink.remove_ports(_comment(container_id, published.port))
+                self._aim(published, address)
+        self._published[container_id] = kept
+        if routed:
+            rows = [
+                (p.port.protocol, p.port.host_ip, p.port.published, address, p.port.target)
+                for p in kept
+                if ":" not in p.port.host_ip
+            ]
+            comments = [_comment(container_id, p.port) + address for p in kept if ":" not in p.port.host_ip]
+            self._uplink.add_ports((*row, comment) for row, comment in zip(rows, comments, strict=True))
+        return tuple(p.port for p in kept)
+
+    def _target(self, container_id: str) -> tuple[str, bool] | None:
+        attachment = self._attached.get(container_id)
+        if attachment is None:
+            raise EngineError(f"container {container_id[:12]} is on no network", code="KAP209")
+        for place in attachment.endpoints:
+            bridge = self._networks[place.network]
+            if not bridge.spec.internal:
+                return place.ipv4.partition("/")[0], bridge.routed
+        return None
+
+    def _hold(self, container_id: str, port: PortSpec, kept: list[_Published]) -> list[_Published | socket.socket]:
+        """Sockets for one port: published already, kept over a restart, or new ones."""
+        present: list[_Published | socket.socket] = [
+            p for p in self._published.get(container_id, ()) if p not in kept and _serves(p.port, port)
+        ]
+        if present:
+            return present[: len(ports.hosts_of(port))]
+        adopted: list[_Published | socket.socket] = []
+        for host in ports.hosts_of(port):
+            for key in [k for k in self.fds if k.startswith(f"port:{container_id}|")]:
+                seen = _from_key(key)
+                if seen.host_ip != host or not _serves(seen, port) or self._is_served(container_id, seen):
+                    continue
+                if adopted and isinstance(adopted[0], socket.socket) and adopted[0].getsockname()[1] != seen.published:
+                    continue
+                adopted.append(socket.socket(fileno=self.fds[key]))
+                break
+        return adopted or list(ports.reserve_one(port))
+
+    def _is_served(self, container_id: str, port: PublishedPort) -> bool:
+        return any(p.port == port for p in self._published.get(container_id, ()))
+
+    def _serve(self, container_id: str, port: PortSpec, held: socket.socket, address: str) -> _Published:
+        host, number = held.getsockname()[:2]
+        shown = PublishedPort(host, number, port.target, port.protocol)
+        self.fds[_key(container_id, shown)] = held.fileno()
+        published = _Published(shown, held, self._proxy(held, address, shown), address)
+        self._published[container_id].append(published)
+        return published
+
+    def _proxy(self, held: socket.socket, address: str, port: PublishedPort) -> TcpProxy | UdpProxy:
+        kind = TcpProxy if port.protocol == "tcp" else UdpProxy
+        return kind(self._loop, held, self._connect, (address, port.target))
+
+    def _aim(self, published: _Published, address: str) -> None:
+        published.proxy.close()
+        published.proxy = self._proxy(published.held, address, published.port)
+        published.target = address
+
+    def _connect(self, family: int, kind: int) -> socket.socket:
+        return sockets.socket_in(self._netns, self._home, family, kind)
+
+    def unpublish(self, container_id: str) -> None:
+        """Take a container's ports back; they are free at once."""
+        self._drop(container_id, self._published.pop(container_id, []))
+        for key in [k for k in self.fds if k.startswith(f"port:{container_id}|")]:
+            os.close(self.fds.pop(key))  # adopted, never published
+
+    def _drop(self, container_id: str, gone: list[_Published]) -> None:
+        if not gone:
+            return
+        for published in gone:
+            self._uplink.remove_ports(_comment(container_id, published.port))
+            published.proxy.close()
+            self.fds.pop(_key(container_id, published.port), None)
+            published.held.close()
+        left = self._published.get(container_id)
+        if left is not None:
+            self._published[container_id] = [p for p in left if p not in gone]
+
+    # -- end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
+        self._uplink.close()
+        for published in (p for held in self._published.values() for p in held):
+            published.proxy.close()
+            self._lend(published.held.fileno())
+            published.held.close()
+        self._published.clear()
+        for container_id in tuple(self._attached):
+            self._unname(container_id)
+        self._upstream.close()
+        self._route.close()
+        if self._nft is not None:
+            self._nft.close()
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+        os.close(self._home)
+
+    def _lend(self, fd: int) -> None:
+        for key in [k for k, v in self.fds.items() if v == fd]:
+            del self.fds[key]
+
+
+def sweep(live_projects: Collection[str] = ()) -> tuple[str, ...]:
+    """Remove from the host what projects left that were killed whole. Returns the marks of those removed.
+
+    Truth is the kernel's: a project lives as long as its uplink does, so the names given are not needed.
+    """
+    return uplink.sweep()
+
+
+def _no_network(project: str, e: OSError) -> EngineError:
+    return EngineError(
+        f"the network of project {project} could not be created: {_words(e)}",
+        code="KAP203",
+        hint="kap doctor tells what this machine allows" if e.errno in (errno.EPERM, errno.EACCES) else "",
+    )
+
+
+def _words(e: OSError) -> str:
+    return f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror or e)
+
+
+def _checked(network: str, what: str, text: str, parse: Callable[[str], _T]) -> _T:
+    try:
+        return parse(text)
+    except ValueError as e:
+        raise EngineError(f"network {network}: {what}: {e}", code="KAP207") from None
+
+
+def _asked(address: str) -> int:
+    """The number of a wanted address, 0 when none is. EngineError KAP202 when it is none."""
+    if not address:
+        return 0
+    try:
+        return ipam.to_number(address.partition("/")[0])[0]
+    except ValueError as e:
+        raise EngineError(str(e), code="KAP202") from None
+
+
+def _packed(place: Endpoint) -> tuple[bytes, ...]:
+    return tuple(route.pack(text.partition("/")[0]) for text in (place.ipv4, place.ipv6) if text)
+
+
+def _mtu(spec: NetworkSpec, default: int) -> int:
+    wanted = dict(spec.options).get("com.docker.network.driver.mtu", "")
+    if not wanted:
+        return default
+    if not (wanted.isascii() and wanted.isdigit() and 68 <= int(wanted) <= 65535):
+        raise EngineError(
+            f"network {spec.name}: com.docker.network.driver.mtu is {wanted!r}, not a number from 68 to 65535",
+            code="KAP207",
+        )
+    return int(wanted)
+
+
+def _serves(have: PublishedPort, wanted: PortSpec) -> bool:
+    """Does a published port do what is wanted?"""
+    if have.target != wanted.target or have.protocol != wanted.protocol:
+        return False
+    if have.host_ip not in ports.hosts_of(wanted):
+        return False
+    last = max(wanted.published, wanted.published_end)
+    return not wanted.published or wanted.published <= have.published <= last
+
+
+def _comment(container_id: str, port: PublishedPort) -> str:
+    return f"{container_id[:12]}|{port.protocol}|{port.host_ip}|{port.published}|{port.target}|"
+
+
+def _key(container_id: str, port: PublishedPort) -> str:
+    return f"port:{container_id}|{port.protocol}|{port.host_ip}|{port.published}|{port.target}"
+
+
+def _from_key(key: str) -> PublishedPort:
+    _, protocol, host, published, target = key.split("|")
+    return PublishedPort(host, int(published), int(target), protocol)
