@@ -142,7 +142,9 @@ class _Question:
         # an id of our own: the asker's may be guessed by whom it told it to
         self._data = os.urandom(2) + data[2:]
         self._tcp = tcp
-        self._left = list(servers) * (1 if tcp else _ROUNDS)
+        # where no server answers by TCP, an answer by UDP is better than none
+        self._left = [(server, True) for server in servers] if tcp else []
+        self._left += [(server, False) for server in servers] * (1 if tcp else _ROUNDS)
         self._socket: socket.socket | None = None
         self._timer: Timer | None = None
         self._buffer = b""
@@ -162,7 +164,7 @@ class _Question:
         loop = self._upstream.loop
         while self._left:
             self.end()
-            server = self._left.pop(0)
+            server, self._tcp = self._left.pop(0)
             family = socket.AF_INET6 if ":" in server else socket.AF_INET
             kind = socket.SOCK_STREAM if self._tcp else socket.SOCK_DGRAM
             try:

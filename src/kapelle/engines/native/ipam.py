@@ -94,7 +94,11 @@ def free_subnets(pool: Iterable[Subnet], taken: Iterable[Subnet]) -> Iterator[Su
 
 
 class Addresses:
-    """Who has which address of one subnet. The lowest free one is given; the gateway is never."""
+    """Who has which address of one subnet. The gateway is never given.
+
+    Addresses that nobody has had yet are given first, the lowest before others: a container that comes back
+    finds its own one free, and nobody meets a stranger under an address that a cache still knows.
+    """
 
     def __init__(self, subnet: Subnet, gateway: int = 0, only: Subnet | None = None) -> None:
         """`only` is the part of the subnet that addresses are chosen from (ip_range)."""
@@ -107,42 +111,63 @@ class Addresses:
         self._from = max(self._low, only.first) if only is not None else self._low
         self._to = min(self._high, only.last) if only is not None else self._high
         self._owners: dict[int, str] = {self.gateway: ""}
+        self._reserved: set[int] = set()
+        self._past: dict[int, str] = {}  # free again → who had it last; the longest free first
 
     def reserve(self, address: int) -> None:
-        """Never give this one by itself (aux_addresses)."""
-        self._owners.setdefault(address, "")
+        """Give this one only to who asks for it (aux_addresses, addresses that the file gives to others)."""
+        self._reserved.add(address)
 
-    def take(self, owner: str, wanted: int = 0, network: str = "") -> int:
-        """An address for `owner`: the wanted one, or the lowest free. EngineError KAP202 when it is not to be had."""
+    def take(self, owner: str, wanted: int = 0, network: str = "", previous: int = 0) -> int:
+        """An address for `owner`: the wanted one, else the previous one, else one of the free ones.
+
+        EngineError KAP202 when the wanted one or any is not to be had.
+        """
         if wanted:
-            text = to_text(wanted, self.subnet.bits)
-            if not self._low <= wanted <= self._high:
-                raise EngineError(
-                    f"address {text} does not lie in the subnet {self.subnet} of network {network}",
-                    code="KAP202",
-                    hint="choose an address of the subnet, or set the network's ipam.config.subnet",
-                )
-            holder = self._owners.get(wanted)
-            if holder is not None and holder != owner:
-                who = f"container {holder[:12]}" if holder else "the network's gateway"
-                raise EngineError(
-                    f"address {text} of network {network} is already taken by {who}",
-                    code="KAP202",
-                    hint="give one of the two another address",
-                )
-            self._owners[wanted] = owner
-            return wanted
+            self._check(owner, wanted, network)
+            return self._give(owner, wanted)
+        if previous and self._low <= previous <= self._high and self._owners.get(previous, owner) == owner:
+            return self._give(owner, previous)
+        mine = next((address for address, past in self._past.items() if past == owner), 0)
+        if mine and mine not in self._owners:
+            return self._give(owner, mine)
         for address in range(self._from, self._to + 1):
-            if address not in self._owners:
-                self._owners[address] = owner
-                return address
+            if address not in self._owners and address not in self._past and address not in self._reserved:
+                return self._give(owner, address)
+        for address in self._past:
+            if self._from <= address <= self._to and address not in self._reserved:
+                return self._give(owner, address)
         raise EngineError(
             f"network {network} has no free address left in {self.subnet}",
             code="KAP202",
             hint="give the network a larger subnet (networks.*.ipam.config.subnet)",
         )
 
+    def _check(self, owner: str, wanted: int, network: str) -> None:
+        text = to_text(wanted, self.subnet.bits)
+        if not self._low <= wanted <= self._high:
+            raise EngineError(
+                f"address {text} does not lie in the subnet {self.subnet} of network {network}",
+                code="KAP202",
+                hint="choose an address of the subnet, or set the network's ipam.config.subnet",
+            )
+        holder = self._owners.get(wanted, owner)
+        if holder != owner:
+            who = f"container {holder[:12]}" if holder else "the network's gateway"
+            raise EngineError(
+                f"address {text} of network {network} is already taken by {who}",
+                code="KAP202",
+                hint="give one of the two another address",
+            )
+
+    def _give(self, owner: str, address: int) -> int:
+        self._past.pop(address, None)
+        self._owners[address] = owner
+        return address
+
     def release(self, owner: str) -> None:
+        """Free what `owner` has."""
         if owner:
             for address in [a for a, o in self._owners.items() if o == owner]:
                 del self._owners[address]
+                self._past[address] = owner

@@ -28,6 +28,7 @@ from kapelle.plan.observed import Endpoint, PublishedPort
 __all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
 
 _T = TypeVar("_T")
+_OURS = ("netns", "dns-", "port:")  # beginnings of the names of our descriptors in the keeper's store
 _TABLE = "kapelle"  # in the project's own namespace
 _RESOLV_CONF = "/etc/resolv.conf"
 # what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
@@ -58,6 +59,7 @@ class EndpointSpec(NamedTuple):
     ipv4: str = ""  # with or without "/16"
     ipv6: str = ""
     mac: str = ""
+    previous: str = ""  # the IPv4 address it had before: given again unless somebody else has it
 
 
 class _Bridge:
@@ -95,12 +97,12 @@ class ProjectNetwork:
     """All networks of one project. Used by one thread, with the loop of the supervisor."""
 
     def __init__(self, project: str, loop: Loop, reservations_dir: str, fds: Mapping[str, int]) -> None:
-        """`fds` are descriptors kept over a restart; those given are adopted and belong to this object from now on.
+        """`fds` are descriptors kept over a restart; those of ours are adopted and belong to this object from now on.
 
         `reservations_dir` tells installations with equal project names apart. Raises EngineError KAP203.
         """
         self.project = project
-        self.fds: dict[str, int] = dict(fds)
+        self.fds: dict[str, int] = {name: fd for name, fd in fds.items() if name.startswith(_OURS)}
         self._loop = loop
         self._home = namespaces.open_current()
         self._networks: dict[str, _Bridge] = {}
@@ -400,8 +402,7 @@ class ProjectNetwork:
         ipv4 = ipv6 = ""
         number = 0
         if bridge.v4 is not None:
-            asked = _asked(wanted.ipv4)
-            number = bridge.v4.take(container_id, asked, wanted.network)
+            number = bridge.v4.take(container_id, _asked(wanted.ipv4), wanted.network, _asked(wanted.previous))
             ipv4 = f"{ipam.to_text(number)}/{bridge.v4.subnet.prefix}"
         if bridge.v6 is not None:
             address = bridge.v6.take(container_id, _asked(wanted.ipv6), wanted.network)

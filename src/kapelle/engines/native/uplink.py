@@ -60,9 +60,8 @@ class Uplink:
         self.host = ""  # this end's address, as containers reach the host
         self.project = ""  # the other end's
         self.mtu = 1500
+        self.fresh = False  # made now, not adopted
         self._index = 0
-        self._routed: dict[str, Subnet] = {}
-        self._accepting: set[tuple[int, str, str]] = set()
         self._raise_link()
         self.filtering = self._raise_table()
 
@@ -71,20 +70,18 @@ class Uplink:
     def _raise_link(self) -> None:
         self.mtu = self._way_out_mtu()
         found = route.link(self._route, self.name)
+        other = route.link(self._inner, INSIDE)
+        if found is not None and other is None:  # of a killed project's namespace that is still dying
+            self._route.send((route.link_delete(found.ifindex),))
+            found = None
         if found is None:
-            message = route.veth(self.name, INSIDE, self._netns, mtu=self.mtu)
-            self._route.request((message,))
+            self.fresh = True
+            self._route.request((route.veth(self.name, INSIDE, self._netns, mtu=self.mtu),))
             found = route.link(self._route, self.name)
-        if found is None:
+            other = route.link(self._inner, INSIDE)
+        if found is None or other is None:
             raise EngineError(f"the network interface {self.name} vanished while it was made", code="KAP203")
         self._index = found.ifindex
-        other = route.link(self._inner, INSIDE)
-        if other is None:
-            raise EngineError(
-                f"the network interface {self.name} belongs to another project's namespace",
-                code="KAP203",
-                hint=f"ip link delete {self.name}",
-            )
         for index, packed, _prefix in route.addresses(self._route):
             if index == self._index:
                 self._set_pair(int.from_bytes(packed, "big"))
@@ -202,7 +199,9 @@ class Uplink:
         t, name = self.table, self.name
         try:
             self._nft = nft.open_nft()
+            stale = (nft.table(t), nft.delete_table(t)) if self.fresh else ()
             messages = [
+                *stale,
                 nft.table(t),
                 nft.base_chain(t, "guard", "filter", nft.PREROUTING, nft.RAW),
                 nft.base_chain(t, "prerouting", "nat", nft.PREROUTING, nft.DSTNAT),
