@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kapelle.engines.native import messages
 from kapelle.engines.native.loop import Timer
+from kapelle.linux import process
 from kapelle.plan import lifecycle
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ class Health:
         self._close_sync()
 
     def _done(self, code: int, output: bytes) -> None:
+        if not process.is_same(self.container.pid, int(self.container.status["start_time"])):
+            return  # the container is ending: what a probe says of it means nothing
         before = self.state.status
         self.state = lifecycle.health_result(self.state, self.check, code == 0, time.monotonic())
         status: dict[str, Any] = self.container.status
