@@ -1,0 +1,155 @@
+"""Stand-ins for official images, made from Debian packages and wheels when no registry answers.
+
+A recipe is one module of `recipes`: NAMES, variant(tag) (what will be made of a tag, as one word), release(variant)
+(the Debian below, "" for nothing), asked(tag) (what the tag names and is not met) and build(kitchen, variant).
+What was made is remembered under its variant; asked for again it is there at once, without a network.
+
+    standins/made/KEY.json      layers, config and words of a finished recipe
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module, resources
+from typing import Any
+
+from kapelle.errors import ImageError
+from kapelle.events import Emit, Notice, Progress
+from kapelle.images import platforms, reference
+from kapelle.images.layers import fault
+from kapelle.images.standins.recipes import RECIPES
+from kapelle.images.store import Store
+from kapelle.images.types import Image
+
+
+def available(name: str) -> bool:
+    """Is there a recipe for this reference? Only official images of the default registry have one."""
+    try:
+        return _recipe_name(reference.parse(name)) is not None
+    except ImageError:
+        return False
+
+
+def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapping[str, str]) -> Image:
+    """Make (or find) the stand-in for a reference, name it so in the store, say so loudly, and return it.
+
+    ImageError when there is no recipe, no mirror answers, a package is missing, or an index can't be trusted.
+    """
+    from kapelle.images.standins.kitchen import Kitchen
+
+    del settings  # registries' settings have no say here
+    ref = reference.parse(name)
+    short = reference.familiar(ref)
+    found = _recipe_name(ref)
+    if found is None:
+        raise ImageError(f"there is no stand-in for {short}", hint=f"stand-ins exist for {', '.join(sorted(RECIPES))}")
+    recipe: Any = import_module(f"kapelle.images.standins.recipes.{found}")
+    architecture = platforms.host().architecture
+    chosen = recipe.variant(ref.tag)
+    key = f"{found}-{chosen}-{architecture}-{_edition()}"
+    kitchen = Kitchen(store, architecture, environ, emit, name)
+    store.prepare()
+    try:
+        with _lock(store, key):
+            made = kitchen.remembered("made", key)
+            if made is None or not all(store.has_layer(d) for d in made["layers"]):
+                made = _make(kitchen, recipe, found, chosen, key)
+    except OSError as e:
+        raise fault(e, f"the stand-in for {short} could not be made") from e
+    given = made["given"]
+    missing = [w for w in (recipe.asked(ref.tag), "Alpine" if "alpine" in ref.tag.lower() else "") if w]
+    text = given + (f", not {' and not '.join(missing)}" if missing else "")
+    config = dict(made["config"])
+    config["Labels"] = {
+        "org.kapelle.standin": f"{short}: {text}",
+        "org.kapelle.standin.recipe": key,
+        "org.kapelle.standin.sources": "; ".join(made["sources"]),
+    }
+    whole = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made["date"])),
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "history": [{"created_by": f"stand-in {key}", "comment": text} for _ in made["layers"]],
+    }
+    image = store.put_image(whole, tuple(made["layers"]), (str(ref._replace(digest="")),), text)
+    emit(Progress("image", name, "Pulled", "done", details=text))
+    emit(Notice(f"{short}: registry not reachable; using a stand-in ({text})", once=f"standin-{short}"))
+    return image
+
+
+def _recipe_name(ref: reference.Reference) -> str | None:
+    if ref.registry != reference.DEFAULT_REGISTRY or not ref.repository.startswith("library/") or ref.digest:
+        return None  # what is asked for by digest can't be anything else
+    return RECIPES.get(ref.repository.removeprefix("library/"))
+
+
+def _make(kitchen: Any, recipe: Any, found: str, chosen: str, key: str) -> dict[str, Any]:
+    store: Store = kitchen.store
+    release = recipe.release(chosen)
+    below = (_base(kitchen, release),) if release else ()
+    kitchen.tell("Building")
+    with store.new_layer() as path:
+        lowers = tuple(store.layer_dir(d) for d in below)
+        tree = kitchen.start(release or "bookworm", f"{path}/diff", lowers)
+        made = recipe.build(kitchen, chosen)
+        tree.finish()
+        with os.scandir(f"{path}/diff") as entries:
+            empty = not any(entries)
+        layers = below if empty else (*below, store.commit_layer(f"{path}/diff"))
+    words = made.given
+    if release and found != "debian":
+        words += f" on Debian {kitchen.archive(release).version}"
+    record = {
+        "layers": list(layers), "config": dict(made.config), "given": words, "date": kitchen.date,
+        "sources": [*dict.fromkeys(kitchen.sources)],
+    }  # fmt: skip
+    kitchen.remember("made", key, record)
+    return record
+
+
+def _base(kitchen: Any, release: str) -> str:
+    """The diff-ID of a release's base layer, made if it is not there."""
+    from kapelle.images.standins.recipes import debian
+
+    store: Store = kitchen.store
+    key = f"base-{release}-{kitchen.architecture}-{_edition()}"
+    with _lock(store, key):
+        made = kitchen.remembered("made", key)
+        if made is None or not store.has_layer(made["layers"][0]):
+            with store.new_layer() as path:
+                tree = kitchen.start(release, f"{path}/diff")
+                debian.base(kitchen)
+                tree.finish()
+                made = {"layers": [store.commit_layer(f"{path}/diff")]}
+            kitchen.remember("made", key, made)
+    return str(made["layers"][0])
+
+
+def _edition() -> str:
+    """A digest of the recipes' own text: what another edition of Kapelle made is made anew."""
+    digest = hashlib.sha256()
+    top = resources.files("kapelle.images.standins")
+    for part in (top, top.joinpath("recipes"), top.joinpath("data")):
+        for entry in sorted(part.iterdir(), key=lambda e: e.name):
+            if entry.is_file() and not entry.name.endswith(".pyc"):
+                digest.update(entry.name.encode() + b"\0" + entry.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _lock(store: Store, key: str) -> Iterator[None]:
+    """One maker at a time; others wait and then find it made."""
+    directory = f"{store.root}/standins/locks"
+    os.makedirs(directory, 0o700, exist_ok=True)
+    fd = os.open(f"{directory}/{key}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,8 @@
+"""The recipes: official image name → module of this package. A new recipe is a module and a row here."""
+
+from __future__ import annotations
+
+RECIPES = {
+    "debian": "debian",
+    "redis": "redis",
+}
