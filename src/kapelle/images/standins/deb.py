@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -15,7 +16,7 @@ from kapelle.errors import ImageError
 from kapelle.images import compression
 from kapelle.images.standins import control
 from kapelle.images.standins.tree import Tree
-from kapelle.images.tarread import FILE, Reader, Stream
+from kapelle.images.tarread import FILE, SYMLINK, Reader, Stream
 
 INFO = "var/lib/dpkg/info"
 STATUS = "var/lib/dpkg/status"
@@ -84,6 +85,20 @@ def extract(path: str, tree: Tree, rename: Callable[[str], str | None]) -> None:
             if name.startswith("data.tar"):
                 reader = Reader(Stream(compression.plain(content)))
                 tree.unpack(reader, lambda n: rename(n.removeprefix(".")))
+
+
+def links(path: str, below: str) -> dict[str, str]:
+    """The symbolic links of a package below a directory: the absolute name each leads to → the link's name."""
+    found: dict[str, str] = {}
+    with open(path, "rb") as f:
+        for name, content in members(f, path):
+            if name.startswith("data.tar"):
+                for entry in Reader(Stream(compression.plain(content))):
+                    where = entry.name.decode("utf-8", "surrogateescape").removeprefix(".")
+                    if entry.kind == SYMLINK and where.startswith(f"{below}/"):
+                        target = entry.link.decode("utf-8", "surrogateescape")
+                        found[os.path.normpath(os.path.join(os.path.dirname(where), target))] = where
+    return found
 
 
 def _listed(name: str) -> str:

@@ -26,8 +26,8 @@ class Made(NamedTuple):
     """A finished recipe: what the image is told to run with, and what was given."""
 
     config: Mapping[str, Any]  # OCI image-spec config.md, "config": Env, Entrypoint, Cmd …
-    given: str  # "Redis 7.0.15 on Debian 12"
-    sources: tuple[str, ...] = ()  # where it came from, beyond Debian
+    product: str  # "Redis"
+    version: str  # "7.0.15"
 
 
 def keep(name: str) -> bool:
@@ -112,6 +112,14 @@ class Kitchen:
         deb.extract(path, self.tree, rename)
         return package.version
 
+    def links(self, name: str, below: str) -> dict[str, str]:
+        """The symbolic links of a package below a directory: where each leads → the link's name."""
+        package = self.archive(self.release).package(name)
+        if package is None:
+            raise ImageError(f"Debian has no package {name}")
+        (path,) = self.fetcher.get([archive.wanted(package)], package.name)
+        return deb.links(path, below)
+
     def version(self, name: str) -> str:
         """The upstream version of an installed package."""
         return debian_version.upstream(self._installed[name].version)
@@ -160,6 +168,22 @@ class Kitchen:
         self.tree.link(link, f"/etc/alternatives/{name}")
         self.tree.link(f"etc/alternatives/{name}", path)
         self.tree.write(f"var/lib/dpkg/alternatives/{name}", f"auto\n{link}\n\n{path}\n{priority}\n\n")
+
+    def certificates(self) -> None:
+        """What update-ca-certificates does: the list, a link for each authority, the bundle.
+
+        OpenSSL looks into its folder by hashes of names; a cert.pem beside it spares those links.
+        """
+        tree, top = self.tree, "usr/share/ca-certificates"
+        names = [f"mozilla/{n}" for n in tree.list(f"{top}/mozilla") if n.endswith(".crt")]
+        tree.write("etc/ca-certificates.conf", "".join(f"{n}\n" for n in names))
+        texts = []
+        for name in names:
+            text = tree.read(f"{top}/{name}")
+            texts.append(text if text.endswith("\n") else f"{text}\n")
+            tree.link(f"etc/ssl/certs/{name[8:-4]}.pem", f"/{top}/{name}")
+        tree.write("etc/ssl/certs/ca-certificates.crt", "".join(texts))
+        tree.link("usr/lib/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt")
 
     def data(self, name: str) -> str:
         """A text file of ours, from standins/data."""

@@ -1,7 +1,8 @@
 """Stand-ins for official images, made from Debian packages and wheels when no registry answers.
 
-A recipe is one module of `recipes`: NAMES, variant(tag) (what will be made of a tag, as one word), release(variant)
-(the Debian below, "" for nothing), asked(tag) (what the tag names and is not met) and build(kitchen, variant).
+A recipe is one module of `recipes`: NAMES, BASE (does it lie on the Debian base?), variants(tag) (what may be made of a
+tag, best first, each one word), release(variant) (the Debian release), build(kitchen, variant), and maybe
+unmet(tag, version) (what the tag names that was not given).
 What was made is remembered under its variant; asked for again it is there at once, without a network.
 
     standins/made/KEY.json      layers, config and words of a finished recipe
@@ -22,6 +23,7 @@ from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
 from kapelle.images import platforms, reference
 from kapelle.images.layers import fault
+from kapelle.images.standins import versions
 from kapelle.images.standins.recipes import RECIPES
 from kapelle.images.store import Store
 from kapelle.images.types import Image
@@ -50,24 +52,19 @@ def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapp
         raise ImageError(f"there is no stand-in for {short}", hint=f"stand-ins exist for {', '.join(sorted(RECIPES))}")
     recipe: Any = import_module(f"kapelle.images.standins.recipes.{found}")
     architecture = platforms.host().architecture
-    chosen = recipe.variant(ref.tag)
-    key = f"{found}-{chosen}-{architecture}-{_edition()}"
     kitchen = Kitchen(store, architecture, environ, emit, name)
     store.prepare()
     try:
-        with _lock(store, key):
-            made = kitchen.remembered("made", key)
-            if made is None or not all(store.has_layer(d) for d in made["layers"]):
-                made = _make(kitchen, recipe, found, chosen, key)
+        made = _made(kitchen, recipe, found, recipe.variants(ref.tag))
     except OSError as e:
         raise fault(e, f"the stand-in for {short} could not be made") from e
-    given = made["given"]
-    missing = [w for w in (recipe.asked(ref.tag), "Alpine" if "alpine" in ref.tag.lower() else "") if w]
-    text = given + (f", not {' and not '.join(missing)}" if missing else "")
+    unmet = getattr(recipe, "unmet", versions.unmet)(ref.tag, made["version"])
+    missing = [w for w in (unmet, "Alpine" if "alpine" in ref.tag.lower() else "") if w]
+    text = made["given"] + (f", not {' and not '.join(missing)}" if missing else "")
     config = dict(made["config"])
     config["Labels"] = {
         "org.kapelle.standin": f"{short}: {text}",
-        "org.kapelle.standin.recipe": key,
+        "org.kapelle.standin.recipe": made["key"],
         "org.kapelle.standin.sources": "; ".join(made["sources"]),
     }
     whole = {
@@ -75,7 +72,7 @@ def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapp
         "architecture": architecture,
         "os": "linux",
         "config": config,
-        "history": [{"created_by": f"stand-in {key}", "comment": text} for _ in made["layers"]],
+        "history": [{"created_by": f"stand-in {made['key']}", "comment": text} for _ in made["layers"]],
     }
     image = store.put_image(whole, tuple(made["layers"]), (str(ref._replace(digest="")),), text)
     emit(Progress("image", name, "Pulled", "done", details=text))
@@ -89,25 +86,48 @@ def _recipe_name(ref: reference.Reference) -> str | None:
     return RECIPES.get(ref.repository.removeprefix("library/"))
 
 
-def _make(kitchen: Any, recipe: Any, found: str, chosen: str, key: str) -> dict[str, Any]:
+def _made(kitchen: Any, recipe: Any, found: str, variants: tuple[str, ...]) -> dict[str, Any]:
+    """The record of the first of `variants` that was made before, or else of the first that can be made."""
+    from kapelle.images.standins import pypi
+
     store: Store = kitchen.store
-    release = recipe.release(chosen)
-    below = (_base(kitchen, release),) if release else ()
+    keys = {v: f"{found}-{v}-{kitchen.architecture}-{_edition()}" for v in variants}
+    troubles: list[str] = []
+    with _lock(store, f"{found}-{variants[0]}"):
+        for key in keys.values():
+            made: dict[str, Any] | None = kitchen.remembered("made", key)
+            if made is not None and all(store.has_layer(d) for d in made["layers"]):
+                return made
+        for variant, key in keys.items():
+            try:
+                return _make(kitchen, recipe, found, variant, key)
+            except pypi.NotThere as e:
+                troubles.append(str(e))
+    raise ImageError(
+        f"the stand-in for {found} can't be made: its parts are not to be had",
+        details=tuple(("tried", t) for t in troubles),
+        hint="set pip's index (PIP_INDEX_URL) to one that has them",
+    )
+
+
+def _make(kitchen: Any, recipe: Any, found: str, variant: str, key: str) -> dict[str, Any]:
+    store: Store = kitchen.store
+    release = recipe.release(variant)
+    below = (_base(kitchen, release),) if recipe.BASE else ()
     kitchen.tell("Building")
     with store.new_layer() as path:
-        lowers = tuple(store.layer_dir(d) for d in below)
-        tree = kitchen.start(release or "bookworm", f"{path}/diff", lowers)
-        made = recipe.build(kitchen, chosen)
+        tree = kitchen.start(release, f"{path}/diff", tuple(store.layer_dir(d) for d in below))
+        made = recipe.build(kitchen, variant)
         tree.finish()
         with os.scandir(f"{path}/diff") as entries:
             empty = not any(entries)
         layers = below if empty else (*below, store.commit_layer(f"{path}/diff"))
-    words = made.given
-    if release and found != "debian":
-        words += f" on Debian {kitchen.archive(release).version}"
+    words = f"{made.product} {made.version}"
+    if found != "debian":
+        words += f" on Debian {kitchen.archive(release).version}" if below else f" of Debian {kitchen.archive(release).version}"
     record = {
-        "layers": list(layers), "config": dict(made.config), "given": words, "date": kitchen.date,
-        "sources": [*dict.fromkeys(kitchen.sources)],
+        "key": key, "layers": list(layers), "config": dict(made.config), "given": words, "version": made.version,
+        "date": kitchen.date, "sources": [*dict.fromkeys(kitchen.sources)],
     }  # fmt: skip
     kitchen.remember("made", key, record)
     return record

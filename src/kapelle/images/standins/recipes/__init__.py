@@ -4,5 +4,8 @@ from __future__ import annotations
 
 RECIPES = {
     "debian": "debian",
+    "nginx": "nginx",
+    "postgres": "postgres",
+    "python": "python",
     "redis": "redis",
 }

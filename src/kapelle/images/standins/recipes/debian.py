@@ -6,12 +6,10 @@ common files, time zone, apt's sources.
 
 from __future__ import annotations
 
-import re
-
 from kapelle.images.standins.kitchen import LEFT_OUT, Kitchen, Made
 
 NAMES = ("debian",)
-BASE = ""  # nothing below
+BASE = True
 PACKAGES = ("usr-is-merged", "apt")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NUMBERS = {"12": "bookworm", "13": "trixie"}
@@ -29,29 +27,18 @@ _PAM = {
 }
 
 
-def release_of(tag: str) -> str:
-    """The Debian release a tag names ("12.5-slim", "bookworm", "3.11-slim-trixie"), or ""."""
-    for word in re.split(r"[-_]", tag.lower()):
-        if word in NUMBERS.values():
-            return word
-        major = word.split(".")[0]
-        if major in NUMBERS and word == tag.split("-")[0]:
-            return NUMBERS[major]
-    return ""
-
-
-def variant(tag: str) -> str:
+def variants(tag: str) -> tuple[str, ...]:
     """The release. Tags that name none of ours (latest, stable) get Debian 12, the base the others share."""
     words = tag.lower().split("-")
     found = next((w for w in words if w in NUMBERS.values()), "") or NUMBERS.get(words[0].split(".")[0], "")
-    return found or (NEW if words[0] in ("testing", "sid", "unstable", "forky") else OLD)
+    return (found or (NEW if words[0] in ("testing", "sid", "unstable", "forky") else OLD),)
 
 
 def release(chosen: str) -> str:
     return chosen
 
 
-def asked(tag: str) -> str:
+def unmet(tag: str, version: str) -> str:
     """What the tag names that isn't given, in words; "" if the tag is met."""
     word = tag.lower().split("-")[0]
     if word in ("latest", "stable", "slim", *NUMBERS.values()) or word.split(".")[0] in NUMBERS:
@@ -62,7 +49,7 @@ def asked(tag: str) -> str:
 def build(kitchen: Kitchen, chosen: str) -> Made:
     """The top of a debian image: nothing over the base but its settings."""
     found = kitchen.archive(chosen)
-    return Made({"Env": [PATH], "Cmd": ["bash"]}, f"Debian {found.point or found.version}")
+    return Made({"Env": [PATH], "Cmd": ["bash"]}, "Debian", found.point or found.version)
 
 
 def base(kitchen: Kitchen) -> None:
@@ -77,10 +64,7 @@ def base(kitchen: Kitchen) -> None:
     _users(kitchen)
     _etc(kitchen)
     _apt(kitchen)
-    if kitchen.release == OLD:
-        kitchen.alternative("awk", "/usr/bin/awk", "/usr/bin/mawk", 5)
-    else:
-        kitchen.alternative("awk", "/usr/bin/awk", "/usr/bin/mawk", 5)
+    kitchen.alternative("awk", "/usr/bin/awk", "/usr/bin/mawk", 5)
     kitchen.alternative("nawk", "/usr/bin/nawk", "/usr/bin/mawk", 5)
     kitchen.alternative("pager", "/usr/bin/pager", "/usr/bin/more", 50)
     kitchen.alternative("which", "/usr/bin/which", "/usr/bin/which.debianutils", 0)
