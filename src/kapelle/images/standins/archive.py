@@ -84,17 +84,17 @@ class Archive:
 
 
 def open_archive(
-    release: str, architecture: str, apt: AptSettings, fetcher: Fetcher, emit: Emit, environ: Mapping[str, str]
+    release: str, architecture: str, fetcher: Fetcher, *, apt: AptSettings, emit: Emit, environ: Mapping[str, str]
 ) -> Archive:
     """Fetch and check the indexes of a release. ImageError says which mirrors were tried and why each failed."""
-    keys = _keys(environ)
+    source = _Source(architecture, fetcher, _keys(environ), apt.check_valid_until)
     tried: list[tuple[str, str]] = []
     main: Suite | None = None
     point = ""
     mirror = ""
     for mirror in apt.mirrors:
         try:
-            main, point = _suite(release, architecture, mirror, apt, fetcher, keys)
+            main, point = _suite(release, mirror, source)
             break
         except Unreachable as e:
             tried.append((mirror, e.why))
@@ -109,7 +109,7 @@ def open_archive(
         why = "no mirror is known"
         for place in mirrors:
             try:
-                suites.append(_suite(name, architecture, place, apt, fetcher, keys)[0])
+                suites.append(_suite(name, place, source)[0])
                 break
             except Unreachable as e:
                 why = f"{place}: {e.why}"
@@ -122,13 +122,20 @@ def wanted(package: Package) -> Wanted:
     return Wanted((package.url,), package.sha256, package.size, f"{package.name} {package.version}")
 
 
-def _suite(
-    name: str, architecture: str, mirror: str, apt: AptSettings, fetcher: Fetcher, keys: tuple[openpgp.Key, ...]
-) -> tuple[Suite, str]:
+class _Source(NamedTuple):
+    """How the suites of one release are read."""
+
+    architecture: str
+    fetcher: Fetcher
+    keys: tuple[openpgp.Key, ...]
+    check_valid_until: bool
+
+
+def _suite(name: str, mirror: str, source: _Source) -> tuple[Suite, str]:
     base = f"{mirror}/dists/{name}"
-    document = fetcher.read(f"{base}/InRelease", limit=8 << 20)
+    document = source.fetcher.read(f"{base}/InRelease", limit=8 << 20)
     try:
-        text, _ = openpgp.signed_text(document, keys)
+        text, _ = openpgp.signed_text(document, source.keys)
     except openpgp.SignatureError as e:
         raise ImageError(
             f"the package index of {name} at {mirror} can't be trusted: {e}",
@@ -137,9 +144,9 @@ def _suite(
             code="KAP504",
         ) from e
     fields = control.stanza(text.decode("utf-8", "replace"))
-    if name not in (fields.get("Codename", ""), fields.get("Suite", "")) and not fields.get(
-        "Codename", ""
-    ).endswith(name):
+    if name not in (fields.get("Codename", ""), fields.get("Suite", "")) and not fields.get("Codename", "").endswith(
+        name
+    ):
         raise ImageError(
             f"{base}/InRelease is the index of {fields.get('Codename') or 'another suite'}, not of {name}",
             hint="name another mirror with KAP_DEBIAN_MIRROR",
@@ -147,17 +154,21 @@ def _suite(
         )
     date = _seconds(fields.get("Date", ""))
     until = _seconds(fields.get("Valid-Until", ""))
-    if until and until < time.time() and apt.check_valid_until:
+    if until and until < time.time() and source.check_valid_until:
         raise Unreachable(base, f"its index is out of date (valid until {fields['Valid-Until']})")
-    rows = {row[2]: (row[0], int(row[1])) for line in fields.get("SHA256", "").split("\n") if len(row := line.split()) == 3}
-    path = f"main/binary-{architecture}/Packages.xz"
+    rows = {
+        row[2]: (row[0], int(row[1])) for line in fields.get("SHA256", "").split("\n") if len(row := line.split()) == 3
+    }
+    path = f"main/binary-{source.architecture}/Packages.xz"
     if path not in rows:
-        raise Unreachable(base, f"it has no packages for {architecture}")
+        raise Unreachable(base, f"it has no packages for {source.architecture}")
     sha256, size = rows[path]
     urls = [f"{base}/{path}"]
     if fields.get("Acquire-By-Hash", "") == "yes":
-        urls.insert(0, f"{base}/main/binary-{architecture}/by-hash/SHA256/{sha256}")
-    (where,) = fetcher.get([Wanted(tuple(urls), sha256, size, f"the package list of {name}")], f"package list {name}")
+        urls.insert(0, f"{base}/main/binary-{source.architecture}/by-hash/SHA256/{sha256}")
+    (where,) = source.fetcher.get(
+        [Wanted(tuple(urls), sha256, size, f"the package list of {name}")], f"package list {name}"
+    )
     with lzma.open(where, "rt", encoding="utf-8") as f:
         packages = f.read()
     return Suite(name, mirror, packages, date), fields.get("Version", "")

@@ -54,7 +54,7 @@ def stanza(text: str) -> dict[str, str]:
 
 
 def relations(text: str) -> tuple[tuple[Relation, ...], ...]:
-    """"a (>= 1) | b, c" → ((a (>= 1), b), (c)). What can't be read is passed over."""
+    """ "a (>= 1) | b, c" → ((a (>= 1), b), (c)). What can't be read is passed over."""
     groups = []
     for part in text.replace("\n", " ").split(","):
         group = []

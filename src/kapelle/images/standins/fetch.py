@@ -1,6 +1,6 @@
 """Downloads for stand-ins: checked against a digest, kept in the store by it, several at once, with progress.
 
-    standins/blobs/sha256/HEX     files as they were downloaded
+standins/blobs/sha256/HEX     files as they were downloaded
 """
 
 from __future__ import annotations

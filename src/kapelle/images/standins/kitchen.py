@@ -40,9 +40,7 @@ def keep(name: str) -> bool:
 class Kitchen:
     """One stand-in being made. Used within `Store.new_layer`; `tree` is the layer over `lowers`."""
 
-    def __init__(
-        self, store: Store, architecture: str, environ: Mapping[str, str], emit: Emit, reference: str
-    ) -> None:
+    def __init__(self, store: Store, architecture: str, environ: Mapping[str, str], emit: Emit, reference: str) -> None:
         self.store, self.architecture, self.environ = store, architecture, environ
         self.emit, self.reference = emit, reference
         self.apt = apt_settings.read(environ)
@@ -64,7 +62,9 @@ class Kitchen:
         found = self._archives.get(release)
         if found is None:
             self.tell("Fetching package lists")
-            found = archive.open_archive(release, self.architecture, self.apt, self.fetcher, self.emit, self.environ)
+            found = archive.open_archive(
+                release, self.architecture, self.fetcher, apt=self.apt, emit=self.emit, environ=self.environ
+            )
             self._archives[release] = found
         return found
 
@@ -125,12 +125,20 @@ class Kitchen:
         return debian_version.upstream(self._installed[name].version)
 
     def _note(self, packages: list[deb.Installed]) -> None:
-        self.tree.append(deb.STATUS, deb.status(packages, self.tree))
+        names = {p.fields["Package"] for p in packages}
+        old = self.tree.read(deb.STATUS).split("\n\n")  # a newer package takes the place of the base's own
+        kept = "".join(f"{s}\n\n" for s in old if s.strip() and control.stanza(s).get("Package") not in names)
+        self.tree.write(deb.STATUS, kept + deb.status(packages, self.tree))
         files, explicit = deb.triggers(packages)
-        if files:
-            self.tree.append("var/lib/dpkg/triggers/File", "".join(f"{row}\n" for row in files))
+        self._add("var/lib/dpkg/triggers/File", files)
         for name, who in explicit.items():
-            self.tree.append(f"var/lib/dpkg/triggers/{name}", "".join(f"{w}\n" for w in who))
+            self._add(f"var/lib/dpkg/triggers/{name}", who)
+
+    def _add(self, path: str, rows: list[str]) -> None:
+        have = self.tree.read(path).splitlines()
+        new = [r for r in rows if r not in have]
+        if new:
+            self.tree.append(path, "".join(f"{r}\n" for r in new))
 
     # -- PyPI -----------------------------------------------------------------------------------------------------
 
@@ -154,12 +162,12 @@ class Kitchen:
             if self.tree.exists("etc/gshadow"):
                 self.tree.append("etc/gshadow", f"{name}:!::{members}\n")
 
-    def user(self, name: str, uid: int, gid: int, home: str, shell: str = "/usr/sbin/nologin", gecos: str = "") -> None:
+    def user(self, name: str, uid: int, gid: int, home: str, *, shell: str = "/usr/sbin/nologin") -> None:
         """Add a user and, if `gid` has none, the group of its name."""
         if not any(row.split(":")[2:3] == [str(gid)] for row in self.tree.read("etc/group").splitlines()):
             self.group(name, gid)
         if not _has(self.tree.read("etc/passwd"), name):
-            self.tree.append("etc/passwd", f"{name}:x:{uid}:{gid}:{gecos}:{home}:{shell}\n")
+            self.tree.append("etc/passwd", f"{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n")
             if self.tree.exists("etc/shadow"):
                 self.tree.append("etc/shadow", f"{name}:!:{int(self.date) // 86400}::::::\n")
 
@@ -175,7 +183,7 @@ class Kitchen:
         OpenSSL looks into its folder by hashes of names; a cert.pem beside it spares those links.
         """
         tree, top = self.tree, "usr/share/ca-certificates"
-        names = [f"mozilla/{n}" for n in tree.list(f"{top}/mozilla") if n.endswith(".crt")]
+        names = [f"mozilla/{n}" for n in tree.names(f"{top}/mozilla") if n.endswith(".crt")]
         tree.write("etc/ca-certificates.conf", "".join(f"{n}\n" for n in names))
         texts = []
         for name in names:

@@ -54,30 +54,36 @@ def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapp
     architecture = platforms.host().architecture
     kitchen = Kitchen(store, architecture, environ, emit, name)
     store.prepare()
-    try:
-        made = _made(kitchen, recipe, found, recipe.variants(ref.tag))
-    except OSError as e:
-        raise fault(e, f"the stand-in for {short} could not be made") from e
+    with store.using():  # no collector takes a layer before its image is recorded
+        try:
+            made = _made(kitchen, recipe, found, recipe.variants(ref.tag))
+        except OSError as e:
+            raise fault(e, f"the stand-in for {short} could not be made") from e
+        image = _record(store, ref, recipe, made)
+    emit(Progress("image", name, "Pulled", "done", details=image.standin))
+    emit(Notice(f"{short}: registry not reachable; using a stand-in ({image.standin})", once=f"standin-{short}"))
+    return image
+
+
+def _record(store: Store, ref: reference.Reference, recipe: Any, made: Mapping[str, Any]) -> Image:
+    """Put the image of a finished recipe, under the name that was asked for."""
     unmet = getattr(recipe, "unmet", versions.unmet)(ref.tag, made["version"])
     missing = [w for w in (unmet, "Alpine" if "alpine" in ref.tag.lower() else "") if w]
     text = made["given"] + (f", not {' and not '.join(missing)}" if missing else "")
     config = dict(made["config"])
     config["Labels"] = {
-        "org.kapelle.standin": f"{short}: {text}",
+        "org.kapelle.standin": f"{reference.familiar(ref)}: {text}",
         "org.kapelle.standin.recipe": made["key"],
         "org.kapelle.standin.sources": "; ".join(made["sources"]),
     }
     whole = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made["date"])),
-        "architecture": architecture,
+        "architecture": platforms.host().architecture,
         "os": "linux",
         "config": config,
         "history": [{"created_by": f"stand-in {made['key']}", "comment": text} for _ in made["layers"]],
     }
-    image = store.put_image(whole, tuple(made["layers"]), (str(ref._replace(digest="")),), text)
-    emit(Progress("image", name, "Pulled", "done", details=text))
-    emit(Notice(f"{short}: registry not reachable; using a stand-in ({text})", once=f"standin-{short}"))
-    return image
+    return store.put_image(whole, tuple(made["layers"]), (str(ref),), text)
 
 
 def _recipe_name(ref: reference.Reference) -> str | None:
@@ -124,7 +130,11 @@ def _make(kitchen: Any, recipe: Any, found: str, variant: str, key: str) -> dict
         layers = below if empty else (*below, store.commit_layer(f"{path}/diff"))
     words = f"{made.product} {made.version}"
     if found != "debian":
-        words += f" on Debian {kitchen.archive(release).version}" if below else f" of Debian {kitchen.archive(release).version}"
+        words += (
+            f" on Debian {kitchen.archive(release).version}"
+            if below
+            else f" of Debian {kitchen.archive(release).version}"
+        )
     record = {
         "key": key, "layers": list(layers), "config": dict(made.config), "given": words, "version": made.version,
         "date": kitchen.date, "sources": [*dict.fromkeys(kitchen.sources)],

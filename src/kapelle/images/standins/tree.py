@@ -50,7 +50,7 @@ class Tree:
             path = os.path.normpath(os.path.join("/", os.path.dirname(path.strip("/")), os.readlink(found)))
         return ""
 
-    def list(self, path: str) -> list[str]:
+    def names(self, path: str) -> list[str]:
         """Names in a directory, of all layers."""
         real = self._real(path.strip("/"))
         names: set[str] = set()
@@ -101,6 +101,7 @@ class Tree:
         fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as f:
             f.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+            f.flush()  # writing changes the time that is set below
             self._attributes(fd, mode, uid, gid)
             os.utime(fd, ns=(self._time, self._time))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 RECIPES = {
+    "busybox": "busybox",
     "debian": "debian",
     "nginx": "nginx",
     "postgres": "postgres",

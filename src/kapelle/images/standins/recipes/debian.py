@@ -107,7 +107,8 @@ def _etc(kitchen: Kitchen) -> None:
     for source, target in (
         ("usr/share/base-files/dot.bashrc", "root/.bashrc"), ("usr/share/base-files/dot.profile", "root/.profile"),
         ("usr/share/base-files/profile", "etc/profile"), ("usr/share/base-files/motd", "etc/motd"),
-        ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"), ("usr/share/adduser/adduser.conf", "etc/adduser.conf"),
+        ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"),
+        ("usr/share/adduser/adduser.conf", "etc/adduser.conf"),
     ):  # fmt: skip
         text = tree.read(source)
         if text and not tree.exists(target):
@@ -152,6 +153,8 @@ def _apt(kitchen: Kitchen) -> None:
         'APT::AutoRemove::SuggestsImportant "false";\nAcquire::Languages "none";\nAcquire::GzipIndexes "true";\n'
         'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/*.bin || true"; };\n',
     )
-    tree.write("usr/sbin/policy-rc.d", "#!/bin/sh\n# no service is started while packages are installed\nexit 101\n", 0o755)
+    tree.write(
+        "usr/sbin/policy-rc.d", "#!/bin/sh\n# no service is started while packages are installed\nexit 101\n", 0o755
+    )
     for path in ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial"):
         tree.directory(path, 0o700, 100 if kitchen.release == OLD else 42, 0)

@@ -23,9 +23,9 @@ def build(kitchen: Kitchen, chosen: str) -> Made:
     tree = kitchen.tree
     kitchen.install(["nginx", "gettext-base", "curl", "ca-certificates"])
     kitchen.certificates()
-    kitchen.user("nginx", 101, 101, "/nonexistent", "/bin/false", "nginx user")
+    kitchen.user("nginx", 101, 101, "/nonexistent", shell="/bin/false")
     for name in ("sites-enabled", "sites-available", "snippets", "modules-enabled", "modules-available"):
-        for entry in tree.list(f"etc/nginx/{name}"):
+        for entry in tree.names(f"etc/nginx/{name}"):
             tree.remove(f"etc/nginx/{name}/{entry}")
     tree.write("etc/nginx/nginx.conf", kitchen.data("nginx.conf"))
     tree.write("etc/nginx/conf.d/default.conf", kitchen.data("nginx-default.conf"))

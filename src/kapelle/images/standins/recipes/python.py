@@ -71,5 +71,3 @@ def _unpack(kitchen: Kitchen, path: str, home: str) -> None:
             kitchen.tree.write(f"{home}/{item.filename}", wheel.read(item))
             if item.filename.endswith(".dist-info/RECORD"):
                 kitchen.tree.write(f"{home}/{item.filename.rpartition('/')[0]}/INSTALLER", "pip\n")
-
-
