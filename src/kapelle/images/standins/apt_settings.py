@@ -66,7 +66,8 @@ def _files(directory: str, *suffixes: str) -> Iterator[tuple[str, str]]:
     except OSError:
         return
     for name in names:
-        if name.endswith(suffixes) or ("." not in name and "" in suffixes):
+        stem, dot, _ = name.partition(".")
+        if name.endswith(tuple(filter(None, suffixes))) or (stem and not dot and "" in suffixes):
             yield from _file(f"{directory}/{name}")
 
 

@@ -40,10 +40,10 @@ class Release(NamedTuple):
     wanted: Wanted
 
 
-def settings(environ: Mapping[str, str]) -> Settings:
+def settings(environ: Mapping[str, str], etc: str = "/etc") -> Settings:
     """What `pip config` would say: global, user and environment; later ones win, extra indexes add up."""
     values: dict[str, str] = {}
-    for path in _config_files(environ):
+    for path in _config_files(environ, etc):
         parser = configparser.RawConfigParser()
         try:
             parser.read(path, encoding="utf-8")
@@ -65,14 +65,14 @@ def settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-def _config_files(environ: Mapping[str, str]) -> Iterator[str]:
+def _config_files(environ: Mapping[str, str], etc: str) -> Iterator[str]:
     chosen = environ.get("PIP_CONFIG_FILE", "")
     if chosen == os.devnull:
         return
     home = environ.get("HOME") or os.path.expanduser("~")
-    for directory in reversed((environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")):
+    for directory in reversed((environ.get("XDG_CONFIG_DIRS") or f"{etc}/xdg").split(":")):
         yield f"{directory}/pip/pip.conf"
-    yield "/etc/pip.conf"
+    yield f"{etc}/pip.conf"
     yield f"{home}/.pip/pip.conf"
     yield f"{environ.get('XDG_CONFIG_HOME') or f'{home}/.config'}/pip/pip.conf"
     if chosen:
