@@ -28,6 +28,7 @@ class Made(NamedTuple):
     config: Mapping[str, Any]  # OCI image-spec config.md, "config": Env, Entrypoint, Cmd …
     product: str  # "Redis"
     version: str  # "7.0.15"
+    note: str = ""  # what else there is to know: "without contrib"
 
 
 def keep(name: str) -> bool:

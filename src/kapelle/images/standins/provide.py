@@ -128,7 +128,7 @@ def _make(kitchen: Any, recipe: Any, found: str, variant: str, key: str) -> dict
         with os.scandir(f"{path}/diff") as entries:
             empty = not any(entries)
         layers = below if empty else (*below, store.commit_layer(f"{path}/diff"))
-    words = f"{made.product} {made.version}"
+    words = f"{made.product} {made.version}" + (f" {made.note}" if made.note else "")
     if found != "debian":
         words += (
             f" on Debian {kitchen.archive(release).version}"

@@ -104,7 +104,7 @@ def build(kitchen: Kitchen, chosen: str) -> Made:
         "ExposedPorts": {"5432/tcp": {}},
         "StopSignal": "SIGINT",
     }  # fmt: skip
-    return Made(config, "PostgreSQL", version)
+    return Made(config, "PostgreSQL", version, "without its contrib extensions" if source == "pgserver" else "")
 
 
 def _from_archive(kitchen: Kitchen, path: str, home: str) -> None:
