@@ -39,6 +39,7 @@ def packages() -> list[bytes]:
                 "usr/share/base-passwd/passwd.master": (passwd, 0o644),
                 "usr/share/base-passwd/group.master": ("root:*:0:\nshadow:*:42:\nnogroup:*:65534:\n", 0o644),
                 "bin/sh": ("shell", 0o755),
+                "var/run": ("/", 0o755),
                 "etc/a.conf": ("setting", 0o644),
                 "usr/share/doc/base-passwd/README": ("read me", 0o644),
                 "usr/share/doc/base-passwd/copyright": ("free", 0o644),
@@ -92,6 +93,7 @@ def test_a_base_has_the_essential_packages_and_apt_with_what_they_need(
     assert os.readlink(f"{root}/usr/lib/libapt.so.6") == "libapt.so.6.0"
     assert text(root, "usr/bin/sh") == "shell"
     assert os.readlink(f"{root}/bin") == "usr/bin"
+    assert os.readlink(f"{root}/var/run") == "/run"
 
 
 def test_dpkg_finds_every_package_installed_and_configured(store: Store, environ: Mapping[str, str]) -> None:

@@ -1,4 +1,8 @@
-"""The recipes: official image name → module of this package. A new recipe is a module and a row here."""
+"""The recipes: official image name → module of this package. A new recipe is a module and a row here.
+
+alpine has none on purpose: its libc and apk can't be made from Debian packages, and a build over it would break in
+ways that are hard to understand. Only tags such as redis:7-alpine get a Debian one, and are told so.
+"""
 
 from __future__ import annotations
 

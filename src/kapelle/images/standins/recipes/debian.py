@@ -59,6 +59,8 @@ def base(kitchen: Kitchen) -> None:
     for name in ("bin", "sbin", "lib", *(("lib64",) if kitchen.architecture == "amd64" else ())):
         tree.directory(f"usr/{name}")
         tree.link(name, f"usr/{name}")
+    for name in ("run", "lock"):  # base-files has directories there, which its script makes links
+        tree.link(f"var/{name}", "/run" if name == "run" else "/run/lock")
     _dpkg(kitchen)
     kitchen.install([*PACKAGES, *(n for n in found.base() if n != "usrmerge")])
     _users(kitchen)
@@ -131,9 +133,8 @@ def _etc(kitchen: Kitchen) -> None:
         ("usr/local/etc", 0o755, 0), ("usr/local/share", 0o755, 0), ("var/cache/debconf", 0o755, 0),
     ):  # fmt: skip
         tree.directory(path, mode, 0, gid)
-    for path, target in (("var/run", "/run"), ("var/lock", "/run/lock"), ("var/spool/mail", "../mail")):
-        if not tree.exists(path):
-            tree.link(path, target)
+    if not tree.exists("var/spool/mail"):
+        tree.link("var/spool/mail", "../mail")
     for name in ("lastlog", "faillog"):
         tree.write(f"var/log/{name}", "", 0o664, 0, 43)
     tree.write("var/log/wtmp", "", 0o664, 0, 43)
