@@ -1,0 +1,444 @@
+"""Images as files: `docker save` and `podman save` archives, OCI layouts as archive or folder, in and out.
+
+A docker archive names its parts in manifest.json, an OCI layout in index.json (OCI image-spec image-layout.md);
+both may be last. So everything that looks like a layer is unpacked as it streams by, and put in its place
+afterwards; standard input needs no temporary copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, BinaryIO, NamedTuple
+
+from kapelle.errors import ImageError
+from kapelle.events import Emit, Notice, Progress
+from kapelle.images import compression, layers, manifests, platforms, reference, tarwrite
+from kapelle.images.store import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor, Layer, Store
+from kapelle.images.tarread import DIRECTORY, FILE, HARDLINK, SYMLINK, Reader, Stream
+from kapelle.images.types import Image
+
+_SMALL = 8 << 20  # most bytes of a manifest or config
+_CHUNK = 1 << 20
+
+
+class _Part(NamedTuple):
+    """One file of the archive: small data, or a layer unpacked to a temporary."""
+
+    data: bytes | None = None
+    layer: Layer | None = None
+    path: str = ""
+    digest: str = ""
+    size: int = 0
+
+
+def load(source: str | BinaryIO, store: Store, emit: Emit) -> list[Image]:
+    """Put the images of an archive (path, or an open binary stream; compressed or not) or layout folder in the store.
+
+    Returns them in the archive's order. ImageError if it is none, damaged, or promises what it does not have; then
+    nothing of it is kept.
+    """
+    label = source if isinstance(source, str) else "standard input"
+    with ExitStack() as stack:
+        store.prepare()
+        stack.enter_context(store.using())
+        if isinstance(source, str):
+            if os.path.isdir(source):
+                parts = _collect(_folder(source), store, stack, emit, label)
+                return _place(parts, store, emit, label)
+            try:
+                stream: BinaryIO = stack.enter_context(open(source, "rb"))
+            except OSError as e:
+                raise ImageError(f"{source} can't be read: {e.strerror}", hint="give the path of a saved image") from e
+        else:
+            stream = source
+        parts = _collect(_members(_chunks(stream), label), store, stack, emit, label)
+        return _place(parts, store, emit, label)
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while True:
+        data = stream.read(_CHUNK)
+        if not data:
+            return
+        yield data
+
+
+_Member = tuple[str, str, Iterable[bytes]]  # name, what it links to ("" for a file), content
+
+
+def _members(chunks: Iterator[bytes], label: str) -> Iterator[_Member]:
+    try:
+        reader = Reader(Stream(compression.plain(chunks)))
+        for entry in reader:
+            name = _clean(entry.name)
+            if entry.kind == FILE:
+                yield name, "", (bytes(p) for p in reader.content())
+            elif entry.kind == SYMLINK:
+                yield name, _clean(os.path.dirname(entry.name) + b"/" + entry.link), ()
+            elif entry.kind == HARDLINK:
+                yield name, _clean(entry.link), ()
+            elif entry.kind != DIRECTORY:
+                raise _not_one(label, f"it holds a device ({name})")
+    except ImageError as e:
+        if e.what.startswith(("a header's checksum", "a size field", "a mode field", "a checksum field")):
+            raise _not_one(label, "it is no tar archive") from e
+        raise
+
+
+def _folder(path: str) -> Iterator[_Member]:
+    for directory, below, names in os.walk(path):
+        below.sort()
+        for name in sorted(names):
+            full = os.path.join(directory, name)
+            with open(full, "rb") as f:
+                yield os.path.relpath(full, path), "", _chunks(f)
+
+
+def _clean(name: bytes) -> str:
+    """A member's name without ./ and ..: only compared with other names, never opened."""
+    return os.path.normpath(os.fsdecode(name)).lstrip("/")
+
+
+def _collect(members: Iterator[_Member], store: Store, stack: ExitStack, emit: Emit, label: str) -> dict[str, _Part]:
+    parts: dict[str, _Part] = {}
+    links: dict[str, str] = {}
+    for name, link, content in members:
+        if link:
+            links[name] = link
+            continue
+        pieces = iter(content)
+        head = b""
+        for piece in pieces:
+            head += piece
+            if len(head) >= 512:
+                break
+        whole = _joined(head, pieces)
+        if compression.kind_of(head) or head[257:262] == b"ustar" or (len(head) >= 512 and _is_tar(head)):
+            parts[name] = _unpack(name, whole, store, stack, emit)
+        elif not name.endswith("layer.tar") or head.strip(b"\0"):
+            data = _small(whole)
+            if data is not None:
+                parts[name] = _Part(data, digest=f"sha256:{hashlib.sha256(data).hexdigest()}", size=len(data))
+        else:  # an archive of nothing but its end
+            parts[name] = _unpack(name, whole, store, stack, emit)
+        _check_name(name, parts.get(name), label)
+    for name in links:
+        target, hops = name, 0
+        while target in links and hops < 16:
+            target, hops = links[target], hops + 1
+        if target in parts:
+            parts[name] = parts[target]
+    return parts
+
+
+def _joined(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from rest
+
+
+def _is_tar(head: bytes) -> bool:
+    if not head.strip(b"\0"):
+        return True
+    try:
+        want = int(head[148:156].strip(b" \0") or b"x", 8)
+    except ValueError:
+        return False
+    return want == sum(head[:148]) + 256 + sum(head[156:512])
+
+
+def _small(content: Iterator[bytes]) -> bytes | None:
+    """The content, if it is small enough for JSON; else None, and it is passed over."""
+    data: list[bytes] = []
+    size = 0
+    for piece in content:
+        size += len(piece)
+        if size <= _SMALL:
+            data.append(piece)
+    return b"".join(data) if size <= _SMALL else None
+
+
+def _unpack(name: str, content: Iterator[bytes], store: Store, stack: ExitStack, emit: Emit) -> _Part:
+    path = stack.enter_context(store.temporary())
+    short = _shown(name)
+    emit(Progress("layer", short, "Unpacking"))
+    layer, digest, size = layers.take(store, path, content, what=f"layer {short}")
+    emit(Progress("layer", short, "Unpacked", "done"))
+    return _Part(None, layer, path, digest, size)
+
+
+def _check_name(name: str, part: _Part | None, label: str) -> None:
+    """A blob of an OCI layout is named by its digest."""
+    if part is None or not name.startswith("blobs/sha256/"):
+        return
+    wanted = "sha256:" + name.removeprefix("blobs/sha256/")
+    if part.digest != wanted:
+        raise layers.wrong(f"blob {wanted[:19]} of {label}", "digest", wanted, part.digest)
+
+
+def _shown(name: str) -> str:
+    digits = name.removeprefix("blobs/sha256/").removesuffix("/layer.tar").removesuffix(".tar")
+    return digits[:12] or name
+
+
+# -- putting the parts together -----------------------------------------------------------------------------------
+
+
+class _Found(NamedTuple):
+    """One image of the archive, its parts found."""
+
+    config: bytes
+    layers: tuple[_Part, ...]
+    names: tuple[str, ...]
+    manifest: bytes = b""
+    descriptors: tuple[Descriptor, ...] = ()
+
+
+def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> list[Image]:
+    if "manifest.json" in parts:
+        found = list(_docker(parts, label))
+    elif "index.json" in parts:
+        found = list(_oci(parts, label))
+    elif "repositories" in parts:
+        raise _not_one(label, "it is of Docker before 1.10", "save it again with a newer docker")
+    else:
+        raise _not_one(label, "it has neither manifest.json nor index.json")
+    for image in found:
+        wanted = manifests.diff_ids(image.config, label)
+        if len(wanted) != len(image.layers):
+            raise ImageError(
+                f"an image of {label} has {len(image.layers)} layers, its config says {len(wanted)}", code="KAP504"
+            )
+        for diff_id, part in zip(wanted, image.layers, strict=True):
+            if part.layer is None or part.layer.diff_id != diff_id:
+                got = part.layer.diff_id if part.layer else "no archive"
+                raise layers.wrong(f"layer {diff_id[:19]} of {label}", "content", diff_id, got)
+    try:
+        store.sync()
+        for image in found:
+            for part in image.layers:
+                assert part.layer is not None
+                if not store.has_layer(part.layer.diff_id):
+                    store.publish_layer(part.path, part.layer.diff_id)
+        loaded = []
+        for image in found:
+            ids = manifests.diff_ids(image.config, label)
+            new = store.put_image(image.config, ids, image.names, manifest=image.manifest)
+            emit(Progress("image", image.names[0] if image.names else new.id[:19], "Loaded", "done"))
+            loaded.append(new)
+    except OSError as e:
+        raise layers.fault(e, f"{label} could not be loaded") from e
+    return loaded
+
+
+def _docker(parts: dict[str, _Part], label: str) -> Iterator[_Found]:
+    rows = _json(parts, "manifest.json", label)
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        raise _not_one(label, "its manifest.json is no list of images")
+    for row in rows:
+        config, names = row.get("Config"), row.get("RepoTags") or ()
+        if not isinstance(config, str) or not all(isinstance(n, str) for n in names):
+            raise _not_one(label, "its manifest.json names no config")
+        paths = row.get("Layers") or ()
+        chosen = tuple(_part(parts, p, label) for p in paths)
+        yield _Found(_data(parts, config, label), chosen, tuple(str(reference.parse(n)) for n in names))
+
+
+def _oci(parts: dict[str, _Part], label: str) -> Iterator[_Found]:
+    index = _json(parts, "index.json", label)
+    rows = index.get("manifests") if isinstance(index, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        raise _not_one(label, "its index.json has no manifests")
+    for row in rows:
+        notes = row.get("annotations") or {}
+        names = _names(notes if isinstance(notes, dict) else {})
+        data = _data(parts, _blob_path(row, label), label)
+        parsed = manifests.parse(data, str(row.get("mediaType") or ""), label)
+        depth = 0
+        while isinstance(parsed, manifests.Index):
+            depth += 1
+            place = platforms.best([m.platform for m in parsed.manifests], platforms.host())
+            if place is None or depth > 3:
+                raise platforms.misfit(label, [m.platform for m in parsed.manifests], platforms.host(), asked=False)
+            data = _data(parts, "blobs/" + parsed.manifests[place].blob.digest.replace(":", "/", 1), label)
+            parsed = manifests.parse(data, parsed.manifests[place].blob.media_type, label)
+        config = _data(parts, "blobs/" + parsed.config.digest.replace(":", "/", 1), label)
+        chosen = tuple(_part(parts, "blobs/" + d.digest.replace(":", "/", 1), label) for d in parsed.layers)
+        yield _Found(config, chosen, names, data, parsed.layers)
+
+
+def _names(notes: dict[str, Any]) -> tuple[str, ...]:
+    full = notes.get("io.containerd.image.name")
+    name = full if isinstance(full, str) else notes.get("org.opencontainers.image.ref.name")
+    if not isinstance(name, str):
+        return ()
+    if "/" not in name and ":" not in name and name == name.strip() and not isinstance(full, str):
+        return ()  # only a tag, without the image's name
+    try:
+        return (str(reference.parse(name)),)
+    except ImageError:
+        return ()
+
+
+def _blob_path(row: dict[str, Any], label: str) -> str:
+    digest = row.get("digest")
+    if not isinstance(digest, str) or ":" not in digest:
+        raise _not_one(label, "a descriptor in it has no digest")
+    return "blobs/" + digest.replace(":", "/", 1)
+
+
+def _part(parts: dict[str, _Part], name: Any, label: str) -> _Part:
+    part = parts.get(os.path.normpath(name)) if isinstance(name, str) else None
+    if part is None:
+        raise ImageError(
+            f"{label} lacks a part that it names: {str(name)[:120]}",
+            hint="save the image again, and see that the whole file was copied",
+            code="KAP504",
+        )
+    return part
+
+
+def _data(parts: dict[str, _Part], name: Any, label: str) -> bytes:
+    part = _part(parts, name, label)
+    if part.data is None:
+        raise _not_one(label, f"{name} should be JSON and is an archive")
+    return part.data
+
+
+def _json(parts: dict[str, _Part], name: str, label: str) -> Any:
+    try:
+        return json.loads(_data(parts, name, label))
+    except (ValueError, RecursionError) as e:
+        raise _not_one(label, f"its {name} is damaged") from e
+
+
+def _not_one(label: str, why: str, hint: str = "") -> ImageError:
+    return ImageError(
+        f"{label} is not an image archive: {why}",
+        hint=hint or "make one with  docker save -o FILE IMAGE  or  kap save -o FILE IMAGE",
+        code="KAP504",
+    )
+
+
+# -- out ----------------------------------------------------------------------------------------------------------
+
+
+def save(names: Iterable[str], out: BinaryIO, store: Store, emit: Emit | None = None) -> None:
+    """Write images as one archive that docker, podman, skopeo and kap load: a docker archive that is an OCI layout too.
+
+    Layers come out as they came in, byte for byte, so digests and image IDs stay; only a layer whose archive had
+    the same path twice is packed anew, and its image gets a new ID (told by a Notice). ImageError for an unknown name.
+    """
+    with store.using():
+        chosen: dict[str, tuple[Image, list[str]]] = {}
+        for name in names:
+            image = store.find(name)
+            if image is None:
+                raise ImageError(f"there is no image {name} here", hint="see  kap images", code="KAP502")
+            tags = chosen.setdefault(image.id, (image, []))[1]
+            if not _is_id(name, image):
+                ref = reference.parse(name)
+                if ref.tag:
+                    tags.append(reference.familiar(ref._replace(digest="")))
+        try:
+            _write(chosen, out, store, emit)
+        except OSError as e:
+            raise layers.fault(e, "the archive could not be written") from e
+
+
+def _is_id(name: str, image: Image) -> bool:
+    digits = name.removeprefix("sha256:")
+    return image.id.startswith(f"sha256:{digits}")
+
+
+def _write(chosen: dict[str, tuple[Image, list[str]]], out: BinaryIO, store: Store, emit: Emit | None) -> None:
+    done: dict[str, tuple[str, int]] = {}  # diff-ID → digest and size as written
+    rows: list[dict[str, Any]] = []
+    index: list[dict[str, Any]] = []
+    for image, tags in chosen.values():
+        for diff_id in image.layers:
+            if diff_id not in done:
+                done[diff_id] = _write_layer(diff_id, out, store, emit)
+        config = store.read_blob(image.id)
+        assert config is not None
+        written = [done[d] for d in image.layers]
+        if [digest for digest, _ in written] != list(image.layers):
+            changed = dict(image.config)
+            changed["rootfs"] = {"type": "layers", "diff_ids": [digest for digest, _ in written]}
+            config = json.dumps(changed, sort_keys=True, separators=(",", ":")).encode()
+            if emit is not None:
+                emit(Notice(f"{tags[0] if tags else image.id[:19]}: a layer had to be packed anew; its ID changes"))
+        config_digest = _write_blob(config, out)
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": CONFIG_TYPE, "digest": f"sha256:{config_digest}", "size": len(config)},
+                "layers": [{"mediaType": LAYER_TYPE, "digest": d, "size": n} for d, n in written],
+            },
+            separators=(",", ":"),
+        ).encode()
+        digest = _write_blob(manifest, out)
+        rows.append(
+            {
+                "Config": f"blobs/sha256/{config_digest}",
+                "RepoTags": tags or None,
+                "Layers": ["blobs/" + d.replace(":", "/", 1) for d, _ in written],
+            }
+        )
+        for tag in tags or [""]:
+            notes = {"io.containerd.image.name": str(reference.parse(tag))} if tag else {}
+            if tag:
+                notes["org.opencontainers.image.ref.name"] = reference.parse(tag).tag
+            row = {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{digest}", "size": len(manifest)}
+            index.append({**row, "annotations": notes} if notes else row)
+    _write_file("index.json", json.dumps({"schemaVersion": 2, "manifests": index}).encode(), out)
+    _write_file("manifest.json", json.dumps(rows).encode(), out)
+    _write_file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}', out)
+    out.write(tarwrite.END)
+    out.flush()
+
+
+def _write_layer(diff_id: str, out: BinaryIO, store: Store, emit: Emit | None) -> tuple[str, int]:
+    known = store.layer(diff_id)
+    size, digest = known.tar_size, diff_id
+    if emit is not None:
+        emit(Progress("layer", diff_id[7:19], "Saving", total=size))
+    if not known.frame:  # the name comes before the content: a first pass tells digest and size
+        hashed, size = hashlib.sha256(), 0
+        for piece in store.layer_archive(diff_id):
+            hashed.update(piece)
+            size += len(piece)
+        digest = f"sha256:{hashed.hexdigest()}"
+    out.write(tarwrite.header(tarwrite.Member(f"blobs/{digest.replace(':', '/', 1)}".encode(), size=size)))
+    hashed, count = hashlib.sha256(), 0
+    for piece in store.layer_archive(diff_id):
+        hashed.update(piece)
+        count += len(piece)
+        out.write(piece)
+    if count != size or f"sha256:{hashed.hexdigest()}" != digest:
+        raise ImageError(
+            f"layer {diff_id[:19]} in the image store is damaged",
+            why="its files are not what they were; the archive written so far is of no use",
+            hint="remove the image and pull, load or build it again",
+            code="KAP504",
+        )
+    out.write(tarwrite.padding(size))
+    if emit is not None:
+        emit(Progress("layer", diff_id[7:19], "Saved", "done"))
+    return digest, size
+
+
+def _write_blob(data: bytes, out: BinaryIO) -> str:
+    digest = hashlib.sha256(data).hexdigest()
+    _write_file(f"blobs/sha256/{digest}", data, out)
+    return digest
+
+
+def _write_file(name: str, data: bytes, out: BinaryIO) -> None:
+    out.write(tarwrite.header(tarwrite.Member(name.encode(), size=len(data))))
+    out.write(data + tarwrite.padding(len(data)))

@@ -1,0 +1,589 @@
+"""The image store: blobs, unpacked layers, image records and names on disk. Several processes share it.
+
+    oci-layout                      blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
+    images/HEX.json                 one record per image (HEX of its ID)
+    names/QUOTED                    "sha256:ID\\nfull reference\\n"
+    layers/HEX/diff                 a layer unpacked, as overlayfs reads it (HEX of its diff-ID)
+    layers/HEX/layer.json, frame    its sizes and digests; what `frame` needs to make its archive again
+    tmp/…                           work under way: a directory is dead when its flock is free
+    locks/…                         flocks: one per layer that is being made, `store` (shared: using, else: collecting)
+
+Whatever is written goes to tmp/ first, is synced, and is renamed: a kill -9 or a full disk leaves temporaries only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from kapelle.errors import ImageError, StateError
+from kapelle.images import reference, trees
+from kapelle.images.types import Image
+
+_HEX = frozenset("0123456789abcdef")
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+
+class Descriptor(NamedTuple):
+    """A blob as a manifest names it (OCI image-spec descriptor.md)."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+class Layer(NamedTuple):
+    """What is known of an unpacked layer."""
+
+    diff_id: str
+    size: int = 0  # bytes of its files
+    tar_size: int = 0  # bytes of its archive, plain
+    blobs: tuple[Descriptor, ...] = ()  # compressed forms a registry has
+    frame: bool = False  # its archive can be made again from the record
+
+
+class Store:
+    def __init__(self, root: str) -> None:
+        """`root` is paths.images. Nothing is made before something is written."""
+        self.root = root
+
+    # -- looking up -----------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Image | None:
+        """The image of that reference (`redis:7`, `redis@sha256:…`, `PROJECT-SERVICE`) or ID (`sha256:…`, or at
+        least 12 of its digits). None if there is none; ImageError if `name` can be neither.
+        """
+        digits = name.removeprefix("sha256:")
+        by_id = digits != name or (len(digits) >= 12 and set(digits) <= _HEX)
+        if digits == name and len(digits) != 64:
+            try:
+                image_id = self.lookup(reference.parse(name))
+            except ImageError:
+                if not by_id:
+                    raise
+                image_id = ""
+            if image_id:
+                return self.image(image_id)
+        return self._by_prefix(digits) if by_id and digits and set(digits) <= _HEX else None
+
+    def lookup(self, ref: reference.Reference) -> str:
+        """The ID a reference stands for, or "". A digest decides where there is one, whatever the tag."""
+        if ref.digest:
+            ref = ref._replace(tag="")
+        try:
+            with open(self._name_path(str(ref)), encoding="utf-8") as f:
+                return f.readline().strip()
+        except FileNotFoundError:
+            return ""
+
+    def _by_prefix(self, digits: str) -> Image | None:
+        if len(digits) == 64:
+            return self.image(f"sha256:{digits}")
+        found = [n for n in self._listed("images") if n.startswith(digits)]
+        if len(found) > 1:
+            raise ImageError(f"{digits} is the beginning of {len(found)} image IDs", hint="give more digits")
+        return self.image("sha256:" + found[0].removesuffix(".json")) if found else None
+
+    def image(self, image_id: str, names: tuple[str, ...] | None = None) -> Image | None:
+        """The image of a full ID, whole; None if it (or its config) is not there."""
+        record = self.record(image_id)
+        if record is None:
+            return None
+        config = self.read_blob(image_id)
+        if config is None:
+            return None
+        if names is None:
+            names = self._names().get(image_id, ())
+        return Image(
+            image_id,
+            tuple(n for n in names if "@" not in n),
+            json.loads(config),
+            tuple(record["layers"]),
+            float(record.get("created") or 0.0),
+            int(record.get("size") or 0),
+            record.get("standin") or "",
+            tuple(n for n in names if "@" in n),
+        )
+
+    def record(self, image_id: str) -> dict[str, Any] | None:
+        """The image's own record: layers, created, size, standin, manifest (digest), labels of ours."""
+        try:
+            with open(f"{self.root}/images/{_hex(image_id)}.json", "rb") as f:
+                record: dict[str, Any] = json.load(f)
+        except FileNotFoundError:
+            return None
+        except ValueError as e:
+            raise StateError(f"the record of image {image_id[:19]} is damaged", why=str(e)) from e
+        return record
+
+    def all(self) -> list[Image]:
+        """Every image, newest first."""
+        names = self._names()
+        found = []
+        for entry in self._listed("images"):
+            image_id = "sha256:" + entry.removesuffix(".json")
+            image = self.image(image_id, names.get(image_id, ()))
+            if image is not None:
+                found.append(image)
+        return sorted(found, key=lambda i: (-i.created, i.id))
+
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for entry in self._listed("names"):
+            try:
+                with open(f"{self.root}/names/{entry}", encoding="utf-8") as f:
+                    image_id, name = f.read().split("\n")[:2]
+            except (FileNotFoundError, ValueError):
+                continue
+            found.setdefault(image_id, []).append(name)
+        return {image_id: tuple(sorted(names)) for image_id, names in found.items()}
+
+    def _listed(self, directory: str) -> list[str]:
+        try:
+            return sorted(n for n in os.listdir(f"{self.root}/{directory}") if not n.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    # -- layers ---------------------------------------------------------------------------------------------------
+
+    def layer_dir(self, diff_id: str) -> str:
+        """The directory of an unpacked layer. ImageError if it is not there."""
+        path = f"{self.root}/layers/{_hex(diff_id)}/diff"
+        if not os.path.isdir(path):
+            raise ImageError(
+                f"layer {diff_id[:19]} is not in the image store", hint="pull, load or build the image again"
+            )
+        return path
+
+    def layer_dirs(self, image: Image) -> tuple[str, ...]:
+        """The directories of an image's layers, lowest first."""
+        return tuple(self.layer_dir(d) for d in image.layers)
+
+    def has_layer(self, diff_id: str) -> bool:
+        return os.path.isdir(f"{self.root}/layers/{_hex(diff_id)}/diff")
+
+    def layer(self, diff_id: str) -> Layer:
+        """What is known of a layer; ImageError if it is not there."""
+        directory = os.path.dirname(self.layer_dir(diff_id))
+        try:
+            with open(f"{directory}/layer.json", "rb") as f:
+                known = json.load(f)
+        except (FileNotFoundError, ValueError):
+            known = {}
+        blobs = tuple(Descriptor(b["mediaType"], b["digest"], b["size"]) for b in known.get("blobs", ()))
+        frame = bool(known.get("frame")) and os.path.exists(f"{directory}/frame")
+        return Layer(diff_id, known.get("size", 0), known.get("tarSize", 0), blobs, frame)
+
+    def layer_archive(self, diff_id: str) -> Iterator[bytes]:
+        """A layer's plain tar, made from its directory. Its digest is the diff-ID unless the frame is missing."""
+        from kapelle.images import frame, tarwrite
+
+        directory = os.path.dirname(self.layer_dir(diff_id))
+        if self.layer(diff_id).frame:
+            return frame.archive(f"{directory}/frame", f"{directory}/diff")
+        return tarwrite.layer(f"{directory}/diff")
+
+    @contextmanager
+    def new_layer(self) -> Iterator[str]:
+        """A temporary directory on the store's file system, with diff/ and work/ in it; removed at the end."""
+        with self.temporary() as path:
+            os.mkdir(f"{path}/diff", 0o755)
+            os.mkdir(f"{path}/work", 0o700)
+            yield path
+
+    def commit_layer(self, directory: str) -> str:
+        """Take over a directory of overlay-style changes (on the store's file system, at rest) and return its diff-ID:
+        the digest of the tar stream `tarwrite` makes of it. If the store has that layer, the directory is dropped.
+        """
+        import hashlib
+
+        from kapelle.images import tarwrite
+
+        digest = hashlib.sha256()
+        tar_size = 0
+        for piece in tarwrite.layer(directory):
+            digest.update(piece)
+            tar_size += len(piece)
+        diff_id = f"sha256:{digest.hexdigest()}"
+        if self.has_layer(diff_id):
+            trees.remove(directory)
+            return diff_id
+        with self.temporary() as path:
+            os.rename(directory, f"{path}/diff")
+            self.finish_layer(path, Layer(diff_id, _tree_size(f"{path}/diff"), tar_size))
+            self.sync()
+            self.publish_layer(path, diff_id)
+        return diff_id
+
+    def finish_layer(self, path: str, layer: Layer) -> None:
+        """Write layer.json into a temporary that holds diff/ (and frame)."""
+        known = {
+            "diffID": layer.diff_id,
+            "size": layer.size,
+            "tarSize": layer.tar_size,
+            "frame": layer.frame,
+            "blobs": [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in layer.blobs],
+        }
+        with open(f"{path}/layer.json", "w", encoding="utf-8") as f:
+            json.dump(known, f)
+
+    def publish_layer(self, path: str, diff_id: str) -> None:
+        """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed."""
+        self._make("layers")
+        for extra in ("work",):
+            trees.remove(f"{path}/{extra}")
+        try:
+            os.rename(path, f"{self.root}/layers/{_hex(diff_id)}")
+        except OSError as e:
+            if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+
+    # -- images and names -----------------------------------------------------------------------------------------
+
+    def put_image(
+        self,
+        config: Mapping[str, Any] | bytes,
+        layers: tuple[str, ...],
+        names: tuple[str, ...] = (),
+        standin: str = "",
+        *,
+        manifest: bytes = b"",
+        labels: Mapping[str, Any] | None = None,
+    ) -> Image:
+        """Record an image whose layers are in the store, and name it. Returns it as `find` would.
+
+        config: the OCI image config; given as bytes it is kept to the letter (its digest is the ID), given as a
+        mapping, rootfs is filled in. manifest: as a registry gave it; else one is made. labels: kept in the record.
+        """
+        import hashlib
+
+        if not isinstance(config, bytes):
+            whole = dict(config)
+            whole["rootfs"] = {"type": "layers", "diff_ids": list(layers)}
+            whole.setdefault("architecture", _architecture())
+            whole.setdefault("os", "linux")
+            config = json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
+        parsed = json.loads(config)
+        image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
+        full = tuple(str(reference.parse(n)) for n in names)
+        with self.using():
+            known = [self.layer(d) for d in layers]  # ImageError if one is missing
+            self.write_blob(config)
+            if not manifest:
+                manifest = _manifest(image_id, len(config), known)
+            record = {
+                "id": image_id,
+                "layers": list(layers),
+                "created": _seconds(parsed.get("created")) or time.time(),
+                "size": sum(k.size for k in known),
+                "standin": standin,
+                "manifest": self.write_blob(manifest),
+                "manifestSize": len(manifest),
+                **({"labels": dict(labels)} if labels else {}),
+            }
+            self._make("images")
+            self._write(f"images/{_hex(image_id)}.json", json.dumps(record).encode())
+            for name in full:
+                self._put_name(name, image_id)
+        image = self.image(image_id)
+        if image is None:
+            raise StateError(
+                f"image {image_id[:19]} was removed by another kap while it was recorded", hint="try again"
+            )
+        return image
+
+    def tag(self, name: str, image_id: str) -> None:
+        """Give an image of the store a further name (moving it from another image). ImageError if there is none."""
+        with self.using():
+            if self.record(image_id) is None:
+                raise ImageError(f"there is no image {image_id}", code="KAP502")
+            self._put_name(str(reference.parse(name)), image_id)
+
+    def untag(self, name: str) -> str | None:
+        """Take a name away and return the ID it stood for; None if it stood for nothing."""
+        ref = reference.parse(name)
+        image_id = self.lookup(ref)
+        if not image_id:
+            return None
+        try:
+            os.unlink(self._name_path(str(ref._replace(tag="") if ref.digest else ref)))
+        except FileNotFoundError:
+            return None
+        return image_id
+
+    def named_at(self, ref: reference.Reference) -> float:
+        """When a name was last set or confirmed (seconds since the epoch); 0.0 if it is not known."""
+        try:
+            return os.stat(self._name_path(str(ref))).st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def remove(self, image_id: str, in_use: frozenset[str] = frozenset()) -> tuple[str, ...]:
+        """Remove an image, its names, and the layers that no other image and not `in_use` (diff-IDs) has.
+
+        Waits for other processes that are using the store. Returns the diff-IDs of the layers removed.
+        """
+        record = self.record(image_id)
+        if record is None:
+            return ()
+        with self.collecting():
+            for name in self._names().get(image_id, ()):
+                try:
+                    os.unlink(self._name_path(name))
+                except FileNotFoundError:
+                    pass
+            os.unlink(f"{self.root}/images/{_hex(image_id)}.json")
+            kept = set(in_use)
+            manifests = set()
+            for entry in self._listed("images"):
+                other = self.record("sha256:" + entry.removesuffix(".json"))
+                if other is not None:
+                    kept.update(other["layers"])
+                    manifests.add(other.get("manifest"))
+            blobs = {image_id, record.get("manifest")} - manifests
+            for digest in blobs:
+                if digest:
+                    trees.remove(f"{self.root}/blobs/sha256/{_hex(digest)}")
+            gone = tuple(d for d in dict.fromkeys(record["layers"]) if d not in kept)
+            for diff_id in gone:
+                with self.temporary() as path:
+                    try:
+                        os.rename(f"{self.root}/layers/{_hex(diff_id)}", f"{path}/gone")
+                    except FileNotFoundError:
+                        pass
+        return gone
+
+    def _put_name(self, name: str, image_id: str) -> None:
+        self._make("names")
+        self._write(os.path.relpath(self._name_path(name), self.root), f"{image_id}\n{name}\n".encode())
+
+    def _name_path(self, name: str) -> str:
+        quoted = name.replace("%", "%25").replace("/", "%2F")
+        if len(quoted) > 200:
+            import hashlib
+
+            quoted = quoted[:100] + "%" + hashlib.sha256(name.encode()).hexdigest()
+        return f"{self.root}/names/{quoted}"
+
+    # -- blobs ----------------------------------------------------------------------------------------------------
+
+    def read_blob(self, digest: str) -> bytes | None:
+        try:
+            with open(f"{self.root}/blobs/sha256/{_hex(digest)}", "rb") as f:
+                return f.read()
+        except FileNotFoundError:
+            return None
+
+    def write_blob(self, data: bytes) -> str:
+        """Keep a small blob (config, manifest); returns its digest."""
+        import hashlib
+
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"blobs/sha256/{digest}"
+        if not os.path.exists(f"{self.root}/{path}"):
+            self._make("blobs/sha256")
+            self._write(path, data)
+        return f"sha256:{digest}"
+
+    # -- files, temporaries, locks --------------------------------------------------------------------------------
+
+    def _make(self, directory: str) -> str:
+        path = f"{self.root}/{directory}"
+        if not os.path.isdir(path):
+            os.makedirs(path, 0o700, exist_ok=True)
+        return path
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Write a small file whole, or not at all: temporary, fsync, rename."""
+        directory, _, base = f"{self.root}/{path}".rpartition("/")
+        temporary = f"{directory}/.{base[:100]}.{os.getpid()}.{os.urandom(4).hex()}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.rename(temporary, f"{directory}/{base}")
+        except BaseException:
+            trees.remove(temporary)
+            raise
+
+    def prepare(self) -> None:
+        """Make the store's own files, and take away what dead processes have left."""
+        self._make("tmp")
+        self._make("locks")
+        if not os.path.exists(f"{self.root}/oci-layout"):
+            self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove temporaries whose process is gone (their flock is free)."""
+        for name in self._listed("tmp"):
+            path = f"{self.root}/tmp/{name}"
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                trees.remove(path)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(fd)
+        for directory in ("images", "names", "blobs/sha256"):
+            self._sweep_files(f"{self.root}/{directory}")
+
+    def _sweep_files(self, directory: str) -> None:
+        """Half-written small files: an hour is more than any write takes."""
+        try:
+            with os.scandir(directory) as entries:
+                old = [e.path for e in entries if e.name.startswith(".") and time.time() - e.stat().st_mtime > 3600]
+        except OSError:
+            return
+        for path in old:
+            trees.remove(path)
+
+    @contextmanager
+    def temporary(self) -> Iterator[str]:
+        """A fresh directory in tmp/, locked while it is in use; what is left of it at the end is removed."""
+        if not os.path.isdir(f"{self.root}/tmp"):
+            self.prepare()
+        while True:
+            path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.path.samestat(os.fstat(fd), os.stat(path)):
+                        break
+                except OSError:
+                    pass
+                os.close(fd)  # a sweep took it between mkdir and flock
+            except FileNotFoundError:
+                pass
+        try:
+            yield path
+        finally:
+            try:
+                trees.remove(path)
+            finally:
+                os.close(fd)
+
+    def sync(self) -> None:
+        """Put all that was written on the disk, once for many files (syncfs(2))."""
+        from kapelle.linux import files
+
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            files.syncfs(fd)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Keep collectors away while layers or images are looked up and recorded."""
+        fd = self._open_lock("store")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """The store for ourselves: nobody pulls, loads, builds or records meanwhile."""
+        fd = self._open_lock("store")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def lock_layer(self, diff_id: str, *, wait: float | None = 0.0) -> int | None:
+        """The right to make a layer: a descriptor to close, or None if another has it for longer than `wait` seconds
+        (None: however long). Several are taken in the order of their names, so that nobody waits in a circle.
+        """
+        fd = self._open_lock(_hex(diff_id))
+        end = None if wait is None else time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except BlockingIOError:
+                if end is not None and time.monotonic() >= end:
+                    os.close(fd)
+                    return None
+                time.sleep(0.05)
+
+    def _open_lock(self, name: str) -> int:
+        directory = self._make("locks")
+        return os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _hex(digest: str) -> str:
+    """The digits of a sha256 digest, checked: they become a file's name."""
+    algorithm, _, digits = digest.partition(":")
+    if algorithm != "sha256" or len(digits) != 64 or not set(digits) <= _HEX:
+        raise ImageError(f'"{digest[:80]}" is not a sha256 digest', code="KAP504")
+    return digits
+
+
+def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
+    """An OCI manifest for an image that came without one."""
+    rows = [
+        layer.blobs[0] if layer.blobs else Descriptor(LAYER_TYPE, layer.diff_id, layer.tar_size) for layer in layers
+    ]
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
+            "layers": [{"mediaType": r.media_type, "digest": r.digest, "size": r.size} for r in rows],
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def _architecture() -> str:
+    from kapelle.images import platforms
+
+    return platforms.host().architecture
+
+
+def _seconds(text: Any) -> float:
+    """RFC 3339 → seconds since the epoch; 0.0 where there is none."""
+    if not isinstance(text, str) or len(text) < 19:
+        return 0.0
+    import calendar
+
+    try:
+        whole = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return 0.0
+    return float(max(whole, 0))
+
+
+def _tree_size(root: str) -> int:
+    """Bytes of all files below, each hard-linked one once."""
+    total, seen = 0, set()
+    for directory, _, names, fd in os.fwalk(root):
+        del directory
+        for name in names:
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if info.st_nlink > 1:
+                if (info.st_dev, info.st_ino) in seen:
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+            if (info.st_mode & 0o170000) == 0o100000:
+                total += info.st_size
+    return total
