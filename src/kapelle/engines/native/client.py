@@ -16,7 +16,7 @@ from kapelle.errors import EngineError
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-_PATIENCE = 20.0        # seconds for a supervisor to come back after it was killed
+_PATIENCE = 20.0  # seconds for a supervisor to come back after it was killed
 
 
 class Gone(Exception):
@@ -47,7 +47,7 @@ def _address(paths: Paths, project: str) -> str:
     return f"/proc/self/fd/{directory}/socket"
 
 
-_held: list[int] = []   # folders held open for long socket paths, for the life of the command
+_held: list[int] = []  # folders held open for long socket paths, for the life of the command
 
 
 def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:

@@ -25,9 +25,9 @@ from kapelle.state import store
 if TYPE_CHECKING:
     from kapelle.engines.native.supervisor import Supervisor
 
-_PIPE = 1 << 18                 # bytes a container may write ahead of the supervisor
+_PIPE = 1 << 18  # bytes a container may write ahead of the supervisor
 _READ = 1 << 18
-_EXIT_POLL = 0.01               # between looks for an exit file whose process is gone
+_EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
 _F_SETPIPE_SZ = 1031
 
@@ -560,7 +560,6 @@ class Container:
             self.status["status"] = "restarting"
             self.restart_timer = self.supervisor.loop.later(delay, self._restart)
         self.save()
-
 
 
 def open_writer(directory: str, logging: dict[str, Any]) -> Writer:

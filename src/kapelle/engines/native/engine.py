@@ -80,9 +80,7 @@ class NativeEngine:
         )
 
     def containers(self) -> tuple[Container, ...]:
-        return tuple(
-            c for project in records.projects(self.paths) for c in records.containers(self.paths, project)
-        )
+        return tuple(c for project in records.projects(self.paths) for c in records.containers(self.paths, project))
 
     def networks(self) -> tuple[ObservedNetwork, ...]:
         return records.networks(self.paths)
@@ -150,9 +148,7 @@ class NativeEngine:
 
     def _remove_network(self, step: steps.RemoveNetwork, project: Project, emit: Emit) -> None:
         emit(Progress("network", step.name, "Removing", because=step.because))
-        users = [
-            c.name for c in self.containers() if any(e.network == step.name for e in c.networks)
-        ]
+        users = [c.name for c in self.containers() if any(e.network == step.name for e in c.networks)]
         if users:
             emit(Progress("network", step.name, "Resource is still in use", "warning"))
             return
@@ -306,7 +302,9 @@ class NativeEngine:
             targets.add(mount.target)
             if mount.type != "volume":
                 continue
-            name = names.get(mount.source, mount.source) if mount.source else self._anonymous(mount.target, carried, made)
+            name = (
+                names.get(mount.source, mount.source) if mount.source else self._anonymous(mount.target, carried, made)
+            )
             if not os.path.isdir(self.paths.volume_data(name)):
                 volumes.create(self.paths, name)
             found[mount.target] = (name, self.paths.volume_data(name))

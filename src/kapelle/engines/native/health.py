@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from kapelle.engines.native.container import Container
     from kapelle.engines.native.supervisor import Supervisor
 
-_OUTPUT = 4096          # bytes kept of a probe's output, as Docker
-_KEPT = 5               # probes kept in the status
+_OUTPUT = 4096  # bytes kept of a probe's output, as Docker
+_KEPT = 5  # probes kept in the status
 
 
 class Health:
@@ -36,7 +36,7 @@ class Health:
         self.state = lifecycle.health_init(self.check, time.monotonic())
         self.timer: Timer | None = None
         self.deadline: Timer | None = None
-        self.probe = 0                      # pid of the running probe
+        self.probe = 0  # pid of the running probe
         self.pidfd = -1
         self.pipe = -1
         self.output = b""

@@ -82,7 +82,7 @@ class Keeper:
     def __init__(self, settings: dict[str, Any], fds: dict[str, int]) -> None:
         self.settings = settings
         self.fds = fds
-        self.exits: dict[int, str] = {}         # pid -> file for its exit status
+        self.exits: dict[int, str] = {}  # pid -> file for its exit status
         self.supervisor = 0
         self.channel: socket.socket | None = None
         self.started: list[float] = []

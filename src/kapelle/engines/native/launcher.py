@@ -349,9 +349,7 @@ def _fill_volume(tree: int, target: str) -> None:
     """A new volume takes the image's content at its place, once; another first user waits for it."""
     place = "/dev/.new-volume"
     os.mkdir(place, 0o700)
-    writable = libc.syscall(
-        libc.SYS_open_tree, tree, b"", 0x1000 | 1 | os.O_CLOEXEC, call="open_tree", subject=target
-    )
+    writable = libc.syscall(libc.SYS_open_tree, tree, b"", 0x1000 | 1 | os.O_CLOEXEC, call="open_tree", subject=target)
     fsops.attach_tree(writable, place)
     os.close(writable)
     lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

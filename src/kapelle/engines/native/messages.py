@@ -29,9 +29,7 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
     """
     fds = array.array("i")
     try:
-        data, ancillary, _, _ = sock.recvmsg(
-            LIMIT, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _, _ = sock.recvmsg(LIMIT, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
     for level, kind, payload in ancillary:

@@ -15,8 +15,8 @@ from kapelle.state.paths import Paths
 
 class Started(NamedTuple):
     container: Container
-    terminal: int                   # master of its terminal; -1 without one
-    sock: socket.socket             # holds the supervisor; tells the end
+    terminal: int  # master of its terminal; -1 without one
+    sock: socket.socket  # holds the supervisor; tells the end
 
     def wait(self) -> int:
         """The exit code, once the container has ended."""

@@ -23,22 +23,22 @@ Namespaces = dict[str, str]
 class Inputs(NamedTuple):
     """All that the intent is made from besides the service: chosen by the engine, known before the start."""
 
-    id: str                                     # 64 hex
+    id: str  # 64 hex
     name: str
     number: int
     oneoff: bool
     slug: str
     created: float
-    rootfs: Mapping[str, Any]                   # lowers, upper, work, merged
-    volumes: Mapping[str, tuple[str, str]]      # mount target -> (volume name, host path) of volume mounts
-    files: Mapping[str, str]                    # target of a config or secret -> host path
-    state_dir: str                              # hosts, resolv.conf, hostname live there
+    rootfs: Mapping[str, Any]  # lowers, upper, work, merged
+    volumes: Mapping[str, tuple[str, str]]  # mount target -> (volume name, host path) of volume mounts
+    files: Mapping[str, str]  # target of a config or secret -> host path
+    state_dir: str  # hosts, resolv.conf, hostname live there
     version: str
     labels: tuple[tuple[str, str], ...] = ()
     publish: bool = True
     use_aliases: bool = True
     remove_on_exit: bool = False
-    containers: Mapping[str, str] = {}          # service -> container id, for service:X modes
+    containers: Mapping[str, str] = {}  # service -> container id, for service:X modes
 
 
 def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> dict[str, Any]:

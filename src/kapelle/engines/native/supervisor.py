@@ -36,7 +36,7 @@ from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-_IDLE = 0.3             # seconds without containers and clients before it leaves
+_IDLE = 0.3  # seconds without containers and clients before it leaves
 _DEAD = ("exited", "created", "dead")
 
 
@@ -47,7 +47,7 @@ class KeeperChannel:
         self.sock = sock
         self.fds = fds
         self._watched: dict[int, Callable[[int], None]] = {}
-        self._early: dict[int, int] = {}    # exits told before anybody watched
+        self._early: dict[int, int] = {}  # exits told before anybody watched
 
     def fork(self, message: dict[str, Any], fds: tuple[int, ...]) -> int:
         """Have the keeper fork; the pid of its new child. Raises OSError."""
@@ -131,7 +131,7 @@ class Supervisor:
         self.clients: dict[int, Client] = {}
         self.waiters: list[Waiter] = []
         self.cgroups = ProjectCgroups(self.project)
-        self.network: Any = None        # made when the first container needs one
+        self.network: Any = None  # made when the first container needs one
         self.warned_lost: set[str] = set()
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ class Supervisor:
     def do_exec(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         container = self._the(message)
         if container.state != "running":
-            client.answer({"error": f'container {container.intent["name"]} is {container.state}', "code": 1})
+            client.answer({"error": f"container {container.intent['name']} is {container.state}", "code": 1})
             return
         pid, sync = self.join(container, message, fds)
         error: dict[str, Any] = {}
@@ -416,9 +416,7 @@ class Supervisor:
             del self.fds[name]
             self.keeper.drop(name)
 
-    def attach(
-        self, container: Container, netns: int
-    ) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
+    def attach(self, container: Container, netns: int) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
         """Connect a container to its networks and publish its ports; idempotent. Raises KapelleError."""
         from kapelle.engines.native.network import EndpointSpec, PortSpec
 
@@ -537,7 +535,7 @@ class Supervisor:
 
 
 def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> str:
-    """"reached", "failed" (it can't any more) or "waiting" for a condition and a container's status."""
+    """ "reached", "failed" (it can't any more) or "waiting" for a condition and a container's status."""
     state, health = status["status"], status["health"]
     if until == "exited":
         return "waiting" if state in ("running", "paused", "restarting") or starting else "reached"

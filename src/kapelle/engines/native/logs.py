@@ -1,0 +1,157 @@
+"""A container's output on disk: segments of plain lines, `<19 digits ns> <o|e|O|E> <bytes>`.
+
+Upper case marks a partial line that goes on in the stream's next record. Segments are numbered files; the
+highest number is written. Bounded by default, as a forgotten project must not fill a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_LETTER = {"stdout": b"o", "stderr": b"e"}
+_STREAM = {ord("o"): "stdout", ord("e"): "stderr", ord("O"): "stdout", ord("E"): "stderr"}
+_HEADER = 22  # digits, space, letter, space
+_LONGEST = 16 << 10  # a longer line is split, as Docker does
+_BLOCK = 1 << 18
+
+
+class Record(NamedTuple):
+    time: int  # nanoseconds since the epoch
+    stream: str  # stdout or stderr
+    text: bytes  # without line end
+    partial: bool
+
+
+class Writer:
+    """Appends output of both streams; a line without its end yet waits in memory until it comes or `flush`."""
+
+    def __init__(self, directory: str, max_size: int = 20 << 20, max_files: int = 5) -> None:
+        self.directory = directory
+        self.max_size = max_size
+        self.max_files = max_files
+        self.pending = {"stdout": b"", "stderr": b""}
+        numbers = segments(directory)
+        self.number = numbers[-1] if numbers else 1
+        self._open()
+
+    def _open(self) -> None:
+        path = f"{self.directory}/{self.number}"
+        self.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self.fd).st_size
+        if self.size and os.pread(self.fd, 1, self.size - 1) != b"\n":
+            self.size += os.write(self.fd, b"\n")  # torn by a full disk or a crash
+
+    def feed(self, stream: str, data: bytes, now: int) -> None:
+        """Take bytes as they came. One write(2) for all their lines."""
+        whole, found, rest = (self.pending[stream] + data).rpartition(b"\n")
+        letter = _LETTER[stream]
+        head = b"%019d %s " % (now, letter)
+        more = b"%019d %s " % (now, letter.upper())
+        out = b""
+        if found:
+            if len(whole) > _LONGEST and any(len(line) > _LONGEST for line in whole.split(b"\n")):
+                rows = [piece for line in whole.split(b"\n") for piece in _pieces(line, head, more)]
+                out = b"".join(rows)
+            else:
+                out = head + whole.replace(b"\n", b"\n" + head) + b"\n"
+        while len(rest) > _LONGEST:
+            out += more + rest[:_LONGEST] + b"\n"
+            rest = rest[_LONGEST:]
+        self.pending[stream] = rest
+        if out:
+            self._write(out)
+
+    def flush(self, stream: str) -> None:
+        """The stream ended: what waits for its line end is written without."""
+        rest, self.pending[stream] = self.pending[stream], b""
+        if rest:
+            import time
+
+            self._write(b"%019d %s %s\n" % (time.time_ns(), _LETTER[stream], rest))
+
+    def _write(self, out: bytes) -> None:
+        if self.size and self.size + len(out) > self.max_size:
+            os.close(self.fd)
+            self.number += 1
+            self._open()
+            for number in segments(self.directory)[: -self.max_files]:
+                os.unlink(f"{self.directory}/{number}")
+        self.size += len(out)
+        while out:
+            out = out[os.write(self.fd, out) :]
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def _pieces(line: bytes, head: bytes, more: bytes) -> list[bytes]:
+    rows = []
+    while len(line) > _LONGEST:
+        rows.append(more + line[:_LONGEST] + b"\n")
+        line = line[_LONGEST:]
+    return [*rows, head + line + b"\n"]
+
+
+def segments(directory: str) -> list[int]:
+    """Numbers of the segments, oldest first."""
+    try:
+        return sorted(int(name) for name in os.listdir(directory) if name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def parse(line: bytes) -> Record | None:
+    """A record from its line without line end; None for a torn one."""
+    if len(line) < _HEADER or not line[:19].isdigit() or line[20] not in _STREAM:
+        return None
+    return Record(int(line[:19]), _STREAM[line[20]], line[_HEADER:], line[20] < ord("a"))
+
+
+def read(
+    directory: str, *, tail: int | None = None, since: int | None = None, until: int | None = None
+) -> Iterator[Record]:
+    """Records, oldest first; the last `tail` of them; of times from `since` to `until` (ns)."""
+    if tail is not None:
+        records = [r for r in map(parse, _last_lines(directory, tail)) if r is not None]
+    else:
+        records = None
+    for record in records if records is not None else _all(directory):
+        if (since is None or record.time >= since) and (until is None or record.time <= until):
+            yield record
+
+
+def _all(directory: str) -> Iterator[Record]:
+    for number in segments(directory):
+        try:
+            with open(f"{directory}/{number}", "rb", buffering=_BLOCK) as f:
+                for line in f:
+                    record = parse(line.removesuffix(b"\n"))
+                    if record is not None:
+                        yield record
+        except FileNotFoundError:
+            continue  # rotated away meanwhile
+
+
+def _last_lines(directory: str, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    for number in reversed(segments(directory)):
+        if len(found) >= count:
+            break
+        try:
+            fd = os.open(f"{directory}/{number}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            at, data = os.fstat(fd).st_size, b""
+            while at > 0 and data.count(b"\n") <= count - len(found):
+                step = min(_BLOCK, at)
+                at -= step
+                data = os.pread(fd, step, at) + data
+        finally:
+            os.close(fd)
+        lines = data.split(b"\n")
+        lines = lines[1:] if at > 0 else lines
+        found = [line for line in lines if line] + found
+    return found[-count:] if count else []

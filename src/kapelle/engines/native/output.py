@@ -1,0 +1,116 @@
+"""Lines of containers' output, read back and followed."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+
+from kapelle.engines.native import client, logs, messages
+from kapelle.events import LogLine
+from kapelle.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
+from kapelle.plan.observed import Container
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+
+def lines(
+    paths: Paths,
+    containers: tuple[Container, ...],
+    *,
+    follow: bool = False,
+    tail: int | None = None,
+    since: int | None = None,
+    until: int | None = None,
+) -> Iterator[LogLine]:
+    """Each container's lines, oldest first; with `follow` then new ones as they come, until all have ended."""
+    if not follow:
+        for container in containers:
+            for record in logs.read(_directory(paths, container), tail=tail, since=since, until=until):
+                yield _line(container, record)
+        return
+    yield from _follow(paths, containers, tail, since)
+
+
+def _directory(paths: Paths, container: Container) -> str:
+    return f"{paths.container(container.project, container.id)}/log"
+
+
+def _line(container: Container, record: logs.Record) -> LogLine:
+    return LogLine(container.name, container.service, record.stream, record.time, record.text, record.partial)
+
+
+class _Place:
+    """How far one container's output has been read."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        numbers = logs.segments(directory)
+        self.number = numbers[-1] if numbers else 1
+        self.offset = 0
+
+    def to_end(self) -> None:
+        """Go behind what is there now (called before the earlier lines are read, so that none is missed)."""
+        try:
+            self.offset = os.stat(f"{self.directory}/{self.number}").st_size
+        except FileNotFoundError:
+            self.offset = 0
+
+    def new(self) -> Iterator[logs.Record]:
+        while True:
+            try:
+                with open(f"{self.directory}/{self.number}", "rb") as f:
+                    f.seek(self.offset)
+                    data = f.read()
+            except FileNotFoundError:
+                data = b""
+            whole = data[: data.rfind(b"\n") + 1]
+            self.offset += len(whole)
+            for line in whole.splitlines():
+                record = logs.parse(line)
+                if record is not None:
+                    yield record
+            later = [n for n in logs.segments(self.directory) if n > self.number]
+            if not later:
+                return
+            self.number, self.offset = later[0], 0
+
+
+def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, since: int | None) -> Iterator[LogLine]:
+    notify = Inotify()
+    sockets = {}
+    try:
+        places, watches = {}, {}
+        for container in containers:
+            directory = _directory(paths, container)
+            store.make_directory(directory)
+            watches[notify.add(directory, IN_MODIFY | IN_CREATE)] = container
+            places[container.id] = place = _Place(directory)
+            if tail is not None or since is not None:
+                place.to_end()
+                for record in logs.read(directory, tail=tail, since=since):
+                    yield _line(container, record)
+            else:
+                place.number = min(logs.segments(directory), default=1)
+                for record in place.new():
+                    yield _line(container, record)
+            sock = client.connect(paths, container.project)
+            if sock is not None:
+                messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
+                sockets[sock.fileno()] = (sock, container)
+        while sockets:
+            ready, _, _ = select.select([notify.fd, *sockets], [], [])
+            if notify.fd in ready:
+                for number in notify.read():
+                    container = watches[number]
+                    for record in places[container.id].new():
+                        yield _line(container, record)
+            for fd in [fd for fd in ready if fd in sockets]:
+                sock, container = sockets.pop(fd)
+                sock.close()
+                for record in places[container.id].new():
+                    yield _line(container, record)
+    finally:
+        notify.close()
+        for sock, _ in sockets.values():
+            sock.close()
