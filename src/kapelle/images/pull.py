@@ -143,7 +143,7 @@ class _Teller:
             self._emit(Notice(text))
 
 
-def _pull(  # noqa: PLR0917
+def _pull(
     ref: Reference,
     shown: str,
     store: Store,

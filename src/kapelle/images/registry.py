@@ -240,7 +240,7 @@ class Registry:
         proxy = proxies.for_url(url, self._settings.environ) or ""
         with self._pool_lock:
             if proxy not in self._pools:
-                self._pools[proxy] = _open_pool(proxy, self._settings.environ)
+                self._pools[proxy] = open_pool(proxy, self._settings.environ)
             return self._pools[proxy]
 
     @staticmethod
@@ -353,7 +353,7 @@ class Registry:
         return Refused("unreachable" if status >= 500 else "failed", f"it answers {status}{_because(said)}")
 
 
-def _open_pool(proxy: str, environ: Mapping[str, str]) -> Any:
+def open_pool(proxy: str, environ: Mapping[str, str]) -> Any:
     """Connections, kept open between requests; through a proxy if one is given."""
     tls = proxies.context(environ)
     if not proxy:

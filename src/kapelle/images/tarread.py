@@ -202,7 +202,7 @@ class Reader:
             if entry.kind:
                 yield entry
 
-    def _entry(  # noqa: PLR0917
+    def _entry(
         self, block: bytes, flag: bytes, size: int, pax: list[tuple[bytes, bytes]], long_name: bytes, long_link: bytes
     ) -> Entry:
         name = block[:100].partition(b"\0")[0]

@@ -45,8 +45,8 @@ class Overlay(NamedTuple):
     lowers: tuple[str, ...]
     upper: str
     work: str
-    merged: str                     # where it is mounted before pivot_root
-    userxattr: bool = False         # marks as user.overlay.* (without root)
+    merged: str  # where it is mounted before pivot_root
+    userxattr: bool = False  # marks as user.overlay.* (without root)
 
 
 class Bind(NamedTuple):
@@ -55,12 +55,12 @@ class Bind(NamedTuple):
     read_only: bool = False
     recursive: bool = True
     propagation: str = ""
-    copy_up: bool = False           # a new volume: what the image has at `target` is copied into it first
+    copy_up: bool = False  # a new volume: what the image has at `target` is copied into it first
 
 
 class Tmpfs(NamedTuple):
     target: str
-    options: str = ""               # "size=64m,mode=1777,uid=1000"
+    options: str = ""  # "size=64m,mode=1777,uid=1000"
     flags: int = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
 
 

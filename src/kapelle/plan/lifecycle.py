@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-_FIRST_PROBE = 0.02         # while nothing is known yet, ask soon …
-_SLOWEST_EXTRA = 1.0        # … and ever more slowly, up to this
+_FIRST_PROBE = 0.02  # while nothing is known yet, ask soon …
+_SLOWEST_EXTRA = 1.0  # … and ever more slowly, up to this
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 60.0
-_GOOD_RUN = 10.0            # a run this long forgives earlier failures
+_GOOD_RUN = 10.0  # a run this long forgives earlier failures
 
 
 class HealthCheck(NamedTuple):
@@ -21,10 +21,10 @@ class HealthCheck(NamedTuple):
 
 class HealthState(NamedTuple):
     status: str = "starting"
-    failing: int = 0            # consecutive failures that count
-    next_at: float = 0.0        # when to probe
-    counts_from: float = 0.0    # the declared schedule's next time: failures before it are of extra probes
-    grace_until: float = 0.0    # end of the start period
+    failing: int = 0  # consecutive failures that count
+    next_at: float = 0.0  # when to probe
+    counts_from: float = 0.0  # the declared schedule's next time: failures before it are of extra probes
+    grace_until: float = 0.0  # end of the start period
     pace: float = _FIRST_PROBE
 
 
@@ -59,7 +59,7 @@ def health_result(state: HealthState, check: HealthCheck, ok: bool, now: float) 
 
 
 class RestartState(NamedTuple):
-    count: int = 0              # restarts in a row
+    restarts: int = 0  # restarts in a row
     backoff: float = 0.0
 
 
@@ -71,9 +71,9 @@ def after_exit(
     if ran >= _GOOD_RUN:
         state = RestartState()
     wanted = name in ("always", "unless-stopped") or (
-        name == "on-failure" and exit_code != 0 and not (limit.isdigit() and state.count >= int(limit))
+        name == "on-failure" and exit_code != 0 and not (limit.isdigit() and state.restarts >= int(limit))
     )
     if stopped_by_user or not wanted:
         return RestartState(), None
     backoff = min(state.backoff * 2, _LONGEST_BACKOFF) if state.backoff else _FIRST_BACKOFF
-    return RestartState(state.count + 1, backoff), backoff
+    return RestartState(state.restarts + 1, backoff), backoff

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
@@ -85,8 +86,8 @@ def _exists(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}")
 
 
-def _variable(row: str, environ: object) -> str:
-    return row if "=" in row else f"{row}={environ[row]}"  # type: ignore[index]
+def _variable(row: str, environ: Mapping[str, str]) -> str:
+    return row if "=" in row else f"{row}={environ[row]}"
 
 
 def choose(context: Context, service: str, index: int) -> Container:
@@ -102,9 +103,7 @@ def choose(context: Context, service: str, index: int) -> Container:
         return alive[0]
     if not have:
         known = sorted({c.service for c in records.containers(context.paths, project)})
-        loaded = known or [s.name for s in context.load().project.services]
-        if service not in loaded and service not in [s.name for s in context.load().project.services]:
-            raise KapelleError(f"no such service: {service}", details=(("known", ", ".join(loaded)),), code="KAP304")
+        raise KapelleError(f"no such service: {service}", details=(("known", ", ".join(known)),), code="KAP304")
     raise KapelleError(
         f'service "{service}" is not running' + (f" container #{index}" if index else ""),
         hint=f"kap up -d {service}",

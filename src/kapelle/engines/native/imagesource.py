@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from threading import Lock
 
-from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
 from kapelle.model.project import Project
-from kapelle.plan import steps
 from kapelle.state.paths import Paths
 
 _TRUE = ("1", "true", "yes", "on")
@@ -49,18 +47,19 @@ class ImageSource:
             return found
 
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
-        from kapelle.images import pull
-        from kapelle.images.standins import provide
+        from kapelle.images.mirrors import settings
+        from kapelle.images.pull import Unreachable, pull
+        from kapelle.images.standins.provide import available, provide
 
         have = self.store.find(reference)
-        if have is not None and (policy in ("missing", "never") or (policy == "missing" and not have.standin)):
+        if have is not None and (policy == "never" or (policy == "missing" and not have.standin)):
             return have
         try:
-            return pull.pull(
-                reference, self.store, pull.settings(self.environ, self.paths), emit, policy=policy, platform=platform
+            return pull(
+                reference, self.store, settings(self.environ, self.paths), emit, policy=policy, platform=platform
             )
-        except pull.Unreachable as e:
-            if not provide.available(reference):
+        except Unreachable as e:
+            if not available(reference):
                 raise
             if not self.stand_ins(project):
                 e.hint = (
@@ -71,40 +70,4 @@ class ImageSource:
             if have is not None and have.standin:
                 emit(Progress("image", reference, "Pulled", "done", details=have.standin))
                 return have
-            return provide.provide(reference, self.store, None, emit, environ=self.environ)
-
-    def build(self, step: steps.BuildImage, project: Project, emit: Emit) -> Image:
-        """Build a service's image and name it."""
-        from kapelle.engines.native.buildrun import BuildRunner
-        from kapelle.images.build import builder
-
-        service = project.service(step.service)
-        if service is None:
-            service = next((s for s in project.disabled if s.name == step.service), None)
-        if service is None or service.build is None:
-            raise ImageError(f'service "{step.service}" has no build section')
-        labels = (
-            *service.build.labels,
-            ("com.docker.compose.project", project.name),
-            ("com.docker.compose.service", service.name),
-        )
-        options = builder.BuildOptions(
-            name=step.image,
-            service=service.name,
-            build=service.build._replace(labels=labels),
-            no_cache=step.no_cache or service.build.no_cache,
-            pull=step.pull or service.build.pull,
-            host_settings=self.environ.get("KAP_HOST_SETTINGS", "").lower() in _TRUE,
-        )
-        policy = "always" if options.pull else "missing"
-        with BuildRunner(self.paths) as run:
-            image = builder.build(
-                options,
-                self.store,
-                run,
-                lambda reference: self.get(reference, emit, policy=policy, project=project),
-                emit,
-                self.environ,
-            )
-        self._resolved[step.image] = image
-        return image
+            return provide(reference, self.store, None, emit, environ=self.environ)
