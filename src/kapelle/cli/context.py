@@ -1,54 +1,304 @@
-"""What a command gets: places, streams, the caller's environment, and the project it is about."""
+"""What a command gets: places, streams, the caller's environment, the project, the engine, the renderer."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
-from kapelle.errors import UsageError
+from kapelle.errors import KapelleError, UsageError
 from kapelle.state import paths as places
 
 if TYPE_CHECKING:
     from kapelle.cli.flags import Args
+    from kapelle.compose.load import Loaded, Options
     from kapelle.engine.protocol import Engine
     from kapelle.events import Event
+    from kapelle.model.project import Project
+    from kapelle.plan.graph import Plan
+    from kapelle.render.plain import Renderer
+
+_KINDS = ("auto", "tty", "plain", "json", "quiet", "none", "rawjson")
 
 
 class Context:
+    """One command's surroundings. Everything costly is made when it is first asked for."""
+
     def __init__(self, options: Args, environ: Mapping[str, str] | None = None) -> None:
         self.given = options
-        self.environ = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.command = ""
+        self.dry_run = bool(options.dry_run)
         self.stdin: TextIO = sys.stdin
         self.stdout: TextIO = sys.stdout
         self.stderr: TextIO = sys.stderr
+        if options.stand_ins:
+            self.environ = {**self.environ, "KAP_STAND_INS": "1"}
+        if options.host_settings:
+            self.environ = {**self.environ, "KAP_HOST_SETTINGS": "1"}
         self.paths = places.find(self.environ)
+        self._loaded: dict[tuple[str, ...], Loaded] = {}
+        self._engine: Engine | None = None
+        self._renderer: Renderer | None = None
+        self._progress = ""
 
-    @cached_property
+    # ---- the project ---------------------------------------------------------------------------------------
+
+    @property
     def cwd(self) -> str:
-        return os.getcwd()
+        try:
+            return os.getcwd()
+        except FileNotFoundError:
+            raise UsageError("the working directory does not exist any more", hint="cd to another one") from None
+
+    @property
+    def options(self) -> Options:
+        """What the global flags say about loading."""
+        from kapelle.compose.load import Options
+
+        given = self.given
+        return Options(
+            files=tuple(given.file),
+            project_name=given.project_name,
+            project_directory=given.project_directory,
+            env_files=tuple(given.env_file),
+            profiles=tuple(given.profile),
+            all_resources=given.all_resources,
+        )
+
+    def load(self, services: Sequence[str] = ()) -> Loaded:
+        """The project of the compose files, its notices told, its name remembered for the fast commands."""
+        wanted = tuple(services)
+        if wanted not in self._loaded:
+            from kapelle.compose import load as loading
+
+            loaded = loading.load(self.options, self.cwd, self.environ, services=wanted)
+            for notice in loaded.notices:
+                self.emit(notice)
+            self._loaded[wanted] = loaded
+            self._remember(loaded)
+        return self._loaded[wanted]
+
+    def _remember(self, loaded: Loaded) -> None:
+        from kapelle.state import index
+
+        project = loaded.project
+        if self.given.project_name or "COMPOSE_PROJECT_NAME" in self.environ or _has_open_name(project.files):
+            return
+        index.record(self.paths, self._index_key(), project.name, loaded.sources, (*project.files, "-")[0])
+
+    def _index_key(self) -> tuple[Any, ...]:
+        from kapelle.state import index
+
+        given = self.given
+        return index.key(self.cwd, given.file, given.project_directory, given.env_file, self.environ)
 
     def project_name(self) -> str:
-        """The project's name: -p, COMPOSE_PROJECT_NAME."""
+        """-p, COMPOSE_PROJECT_NAME, what the index remembers of this place, or what the files say."""
         name = self.given.project_name or self.environ.get("COMPOSE_PROJECT_NAME", "")
-        if not name:
-            raise UsageError("which project?", hint="give its name with -p NAME or COMPOSE_PROJECT_NAME")
-        return str(name)
+        if name:
+            return checked_name(str(name))
+        from kapelle.state import index
+
+        found = index.lookup(self.paths, self._index_key())
+        return found if found is not None else self.load().project.name
+
+    def bare_project(self) -> Project:
+        """The project with its name alone, for commands that work from what is there."""
+        from kapelle.model.project import Project
+
+        return Project(self.project_name(), self.cwd, (), ())
+
+    def has_files(self) -> bool:
+        """Are there compose files to load? With -p and none in sight, commands work from labels alone."""
+        if self.given.file or self.environ.get("COMPOSE_FILE"):
+            return True
+        if not self.given.project_name and not self.environ.get("COMPOSE_PROJECT_NAME"):
+            return True  # and loading says what is missing
+        from kapelle.state.index import FILES
+
+        directory = os.path.join(self.cwd, self.given.project_directory or ".")
+        while True:
+            if any(os.path.exists(f"{directory}/{name}") for name in FILES):
+                return True
+            parent = os.path.dirname(os.path.normpath(directory))
+            if parent == directory:
+                return False
+            directory = parent
+
+    @contextmanager
+    def locked(self, project: str) -> Iterator[None]:
+        """Hold the project for a command that changes it. A dry run changes nothing and waits for nobody."""
+        if self.dry_run:
+            yield
+            return
+        from kapelle.state.lock import project_lock
+
+        with project_lock(self.paths, project, self.emit, self.command):
+            yield
+
+    # ---- the engine ----------------------------------------------------------------------------------------
 
     def engine(self) -> Engine:
-        from kapelle.engines.native.engine import NativeEngine
+        if self._engine is None:
+            self._engine = self._make_engine(self.given.engine or self.environ.get("KAP_ENGINE", "") or "native")
+        return self._engine
 
-        return NativeEngine(self.paths, self.environ)
+    def _make_engine(self, name: str) -> Engine:
+        if name == "native":
+            from kapelle.engines.native.engine import NativeEngine
+
+            return NativeEngine(self.paths, self.environ)
+        if name == "fake":
+            from kapelle.engine import fake
+
+            return fake.engine_of(self.paths.state)
+        raise KapelleError(
+            f"engine '{name}' was requested (--engine), but this version has only the native one",
+            hint=f"kap --engine native {self.command}",
+            code="KAP101",
+        )
+
+    def run_plan(self, plan: Plan, project: Project) -> None:
+        """Perform a plan with its progress shown; a dry run prints it instead."""
+        for warning in plan.warnings:
+            from kapelle.events import Notice
+
+            self.emit(Notice(warning))
+        if self.dry_run:
+            self.stdout.write(plan.text())
+            return
+        from kapelle.engine import executor
+
+        executor.execute(plan, self.engine(), project, self.emit, limit=self.parallel())
+
+    def parallel(self) -> int:
+        """How many steps may run at a time; 0 for no bound."""
+        number = self.given.parallel
+        if number is None:
+            text = self.environ.get("COMPOSE_PARALLEL_LIMIT", "")
+            if not text:
+                return 0
+            try:
+                number = int(text)
+            except ValueError:
+                raise UsageError(f"COMPOSE_PARALLEL_LIMIT must be an integer (found: {text!r})") from None
+        return max(0, int(number))
+
+    # ---- rendering -----------------------------------------------------------------------------------------
+
+    def ansi(self) -> str:
+        """never, always or auto."""
+        given = self.given.ansi or self.environ.get("COMPOSE_ANSI", "") or "auto"
+        if self.given.no_ansi:
+            given = "never"
+        if given not in ("never", "always", "auto"):
+            raise UsageError(
+                f'unknown ansi mode: "{given}". Expected one of: auto, never, always', hint="kap --ansi auto"
+            )
+        return str(given)
+
+    def colours(self, stream: TextIO) -> bool:
+        """May this stream carry colours?"""
+        mode = self.ansi()
+        if mode == "auto":
+            return stream.isatty() and not self.environ.get("NO_COLOR") and self.environ.get("TERM") != "dumb"
+        return mode == "always"
+
+    def progress_kind(self) -> str:
+        """tty, plain, json or quiet."""
+        if not self._progress:
+            self._progress = "plain"  # for telling the mistake below
+            self._progress = self._choose_progress()
+        return self._progress
+
+    def _choose_progress(self) -> str:
+        kind = self.given.progress or self.environ.get("COMPOSE_PROGRESS", "") or "auto"
+        ansi = self.ansi()
+        if kind not in _KINDS:
+            raise UsageError(f'unsupported --progress value "{kind}"', hint="one of auto, tty, plain, json, quiet")
+        if kind == "tty" and ansi == "never":
+            raise UsageError("can't use --progress tty while ANSI support is disabled", hint="leave out one of the two")
+        if kind == "plain" and ansi == "always":
+            raise UsageError("can't use --progress plain while ANSI support is forced", hint="leave out one of the two")
+        if kind == "auto":
+            capable = self.environ.get("TERM", "") not in ("", "dumb")
+            on_terminal = self._progress_stream().isatty() and capable
+            return "tty" if (on_terminal and ansi != "never") or ansi == "always" else "plain"
+        return {"none": "quiet", "rawjson": "json"}.get(kind, kind)
+
+    def _progress_stream(self) -> TextIO:
+        status = self.environ.get("COMPOSE_STATUS_STDOUT", "").lower()
+        return self.stdout if status in ("1", "t", "true") else self.stderr
+
+    @property
+    def renderer(self) -> Renderer:
+        if self._renderer is None:
+            self._renderer = self._make_renderer()
+        return self._renderer
+
+    def _make_renderer(self) -> Renderer:
+        stream = self._progress_stream()
+        kind = self.progress_kind()
+        if kind == "json":
+            from kapelle.render.jsonl import JsonRenderer
+
+            return JsonRenderer(stream, dry_run=self.dry_run)
+        if kind == "quiet":
+            from kapelle.render.plain import QuietRenderer
+
+            return QuietRenderer(stream)
+        if kind == "tty":
+            from kapelle.render.tty import TtyRenderer
+
+            return TtyRenderer(stream, title=self.command or "kap", colours=not self.environ.get("NO_COLOR"))
+        from kapelle.render.plain import PlainRenderer
+
+        build_log = self.stderr if self.command == "run" else self.stdout
+        return PlainRenderer(stream, build_log=build_log)
 
     def emit(self, event: Event) -> None:
-        """Show an event, one line each, as Compose's plain progress does."""
-        from kapelle.events import Notice, Progress
+        """Show what happens. May be called by several threads."""
+        self.renderer.emit(event)
 
-        if isinstance(event, Progress):
-            kind = event.resource.capitalize()
-            details = f" {event.details}" if event.details else ""
-            self.stderr.write(f" {kind} {event.name}  {event.text}{details}\n")
-        elif isinstance(event, Notice):
-            self.stderr.write(f"{event.level}: {event.text}\n")
+    def quieten(self) -> None:
+        """From here on show warnings only (--quiet of a command)."""
+        from kapelle.render.plain import QuietRenderer
+
+        self._renderer = QuietRenderer(self._progress_stream())
+
+    def close(self) -> None:
+        """Let go of the terminal and the engine."""
+        if self._renderer is not None:
+            self._renderer.close()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def checked_name(name: str) -> str:
+    """A project name given by hand is refused, not repaired (cli.md 4)."""
+    allowed = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+    if name[:1] in ("", "_", "-") or any(c not in allowed for c in name):
+        raise UsageError(
+            f'invalid project name "{name}": must consist only of lowercase alphanumeric characters, hyphens, and '
+            "underscores as well as start with a letter or number",
+            hint=f"kap -p {''.join(c for c in name.lower() if c in allowed).lstrip('_-') or 'demo'} …",
+        )
+    return name
+
+
+def _has_open_name(files: Sequence[str]) -> bool:
+    """Does a file's own `name:` depend on the environment? Then nothing about it can be remembered."""
+    for path in files:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as f:
+                for line in f:
+                    head, colon, rest = line.partition(":")
+                    if colon and "$" in rest and head.strip("\"'{ ") == "name" and head[:1] not in " \t":
+                        return True
+        except OSError:
+            return True
+    return False

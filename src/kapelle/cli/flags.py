@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kapelle.errors import UsageError
@@ -19,6 +20,7 @@ class Flag(NamedTuple):
     kind: str = "str"  # str, int, float
     help: str = ""
     hidden: bool = False
+    aliases: tuple[str, ...] = ()  # further long spellings
 
     @property
     def key(self) -> str:
@@ -50,9 +52,19 @@ class Args:
             self._values[flag.key] = value
 
 
+class Command(NamedTuple):
+    """A command of a group (`volume ls`), with the names that a command's own module has."""
+
+    HELP: str
+    FLAGS: tuple[Flag, ...]
+    run: Callable[[Any, Args], int]  # given the Context
+    ARGUMENTS: str = ""
+    STOP_AT_FIRST_POSITIONAL: bool = False
+
+
 def parse(flags: tuple[Flag, ...], words: list[str], *, stop_at_first: bool = False) -> Args:
     """Read a command's words. With `stop_at_first`, all from the first plain word on is `rest` (exec, run)."""
-    names = {name: f for f in flags for name in (f.long, f.short) if name}
+    names = {name: f for f in flags for name in (f.long, f.short, *f.aliases) if name}
     args = Args(flags)
     at = 0
     while at < len(words):

@@ -1,0 +1,106 @@
+"""Progress as lines, one per change, for CI, agents and pipes; and the renderer that says nothing but warnings."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from typing import Protocol, TextIO
+
+from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
+from kapelle.render.errors import shown
+
+# what a resource is called in front of its name
+KINDS = {"container": "Container", "network": "Network", "volume": "Volume", "image": "Image", "service": "Service"}
+
+
+class Renderer(Protocol):
+    """Turns events into text. `emit` may be called by several threads."""
+
+    def emit(self, event: Event) -> None: ...
+
+    def settle(self) -> None:
+        """Leave the screen to others (log lines) until the next event."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def notice_text(notice: Notice) -> str:
+    """`warning: compose.yaml:3:5: text`; a remark has no word in front."""
+    word = f"{notice.level}: " if notice.level != "info" else ""
+    place = f"{shown(notice.where)}: " if notice.where else ""
+    return f"{word}{place}{notice.text}\n"
+
+
+class QuietRenderer:
+    """Warnings only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._told: set[str] = set()
+        self._lock = allocate_lock()
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.level != "info":
+            with self._lock:
+                self.notice(event)
+
+    def notice(self, event: Notice) -> None:
+        if event.once:
+            if event.once in self._told:
+                return
+            self._told.add(event.once)
+        self.write(notice_text(event))
+
+    def write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+    def settle(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+class PlainRenderer(QuietRenderer):
+    """One line per change of state (cli.md section 2): ` Container demo-web-1  Creating`."""
+
+    def __init__(self, stream: TextIO, *, build_log: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self.build_log = build_log or stream
+        self._state: dict[tuple[str, str], str] = {}
+        self._steps: dict[tuple[str, str], int] = {}
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, Progress):
+                self._progress(event)
+            elif isinstance(event, Notice):
+                self.notice(event)
+            elif isinstance(event, BuildOutput):
+                self._build(event)
+            elif isinstance(event, LogLine):
+                self.write(f"{event.container} | {event.text.decode('utf-8', 'replace')}\n")
+            elif isinstance(event, ContainerEvent):
+                return
+
+    def _progress(self, event: Progress) -> None:
+        if event.resource == "layer":
+            return
+        subject, text = (event.resource, event.name), f"{event.text} {event.details}".rstrip()
+        if self._state.get(subject) == text:
+            return  # a count of bytes went on
+        self._state[subject] = text
+        if event.text == "Recreate" and event.because:
+            text += f" ({event.because})"
+        kind = KINDS.get(event.resource, event.resource)
+        self.write(f" {kind} {event.name}  {text}\n")
+
+    def _build(self, event: BuildOutput) -> None:
+        number = self._steps.setdefault((event.service, event.step), len(self._steps) + 1)
+        if event.line:
+            text = f"#{number} {event.line}"
+        else:
+            text = f"#{number} [{event.service} {event.step}]" + (" CACHED" if event.cached else "")
+        self.build_log.write(text + "\n")
+        self.build_log.flush()

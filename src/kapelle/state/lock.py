@@ -1,0 +1,68 @@
+"""One command at a time may change a project: a lock in its state folder, and words for whoever waits."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kapelle.errors import StateError
+from kapelle.events import Emit, Notice
+from kapelle.state import store
+from kapelle.state.paths import Paths
+
+_QUIET = 0.3  # seconds of waiting that nobody needs to hear about
+_PACE = 0.05
+
+
+@contextmanager
+def project_lock(paths: Paths, name: str, emit: Emit | None = None, command: str = "") -> Iterator[None]:
+    """Hold the project's lock (flock(2): the kernel lets go of it when the holder dies, however it dies).
+
+    While another command holds it, one Notice names that command after 0.3 s. StateError when the folder can't be
+    made or written.
+    """
+    directory = paths.project(name)
+    store.make_directory(directory)
+    path = f"{directory}/lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise StateError(f"can't open {path}: {e.strerror}", hint="make it writable, or set KAP_HOME=/path") from None
+    try:
+        _take(fd, name, emit)
+        _sign(fd, command)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, name: str, emit: Emit | None) -> None:
+    waited = 0.0
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        if waited > _QUIET:
+            if emit is not None:
+                emit(Notice(f"waiting for {_holder(fd)} on project {name}", level="info"))
+            fcntl.flock(fd, fcntl.LOCK_EX)  # sleeps in the kernel; a signal still interrupts it
+            return
+        select.select([], [], [], _PACE)
+        waited += _PACE
+
+
+def _sign(fd: int, command: str) -> None:
+    """Leave word for those who wait: "kap up (pid 123)"."""
+    text = f"kap {command} (pid {os.getpid()})".replace("  ", " ").encode()
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text, 0)
+
+
+def _holder(fd: int) -> str:
+    text = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+    return text or "another command"
