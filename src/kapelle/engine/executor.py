@@ -1,86 +1,120 @@
-"""Walks a plan: every step whose predecessors are done runs, in parallel. Decides nothing.
+"""Performs a plan: each step as soon as its predecessors are done, several at a time. Decides nothing.
 
-The first failure keeps its message: no further step begins, those that run are waited for.
+The first failure keeps its message: nothing new is begun, what runs is let finish, then the error is raised. A plan
+(or a stretch of it) that is a line runs in the calling thread, so that most commands start no thread at all.
 """
 
 from __future__ import annotations
 
-import threading
-from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from kapelle.engine.protocol import Engine
 from kapelle.events import Emit
 from kapelle.model.project import Project
-from kapelle.plan.graph import Plan
-from kapelle.plan.steps import Step, key_of
+from kapelle.plan.graph import Node, Plan
+from kapelle.plan.steps import CreateContainer, StartContainer, WaitFor
+
+if TYPE_CHECKING:
+    from threading import Condition
+
+MOST_THREADS = 32  # more gain nothing on one machine; waits are not counted
 
 
-def execute(plan: Plan, project: Project, engine: Engine, emit: Emit, *, parallel: int = 0) -> None:
-    """Perform all steps. `parallel`: how many at once, 0 for no bound. Raises the first failure as it was."""
-    waits = {key_of(s): set(plan.after.get(key_of(s), ())) for s in plan.steps}
-    steps = {key_of(s): s for s in plan.steps}
-    if all(len(ready) <= 1 for ready in _waves(waits)):  # a line: no thread is needed
-        for step in plan.steps:
-            engine.perform(step, project, emit)
-        return
-    _Walk(steps, waits, project, engine, emit, parallel or len(steps)).run()
+def execute(plan: Plan, engine: Engine, project: Project, emit: Emit, *, limit: int = 0) -> None:
+    """Perform every step of the plan. `limit` bounds the steps at a time (waits aside); 0 means no bound of its own.
+
+    Raises what the first failing step raised, after every running step has ended. KeyboardInterrupt ends at once;
+    steps that are running then go on in their threads until the process ends.
+    """
+    steps = plan.steps
+    if any(isinstance(s, CreateContainer | StartContainer) for s in steps):
+        engine.check(steps, project)
+    _Run(plan, engine, project, emit, limit or MOST_THREADS).run()
 
 
-def _waves(waits: dict[str, set[str]]) -> list[list[str]]:
-    done: set[str] = set()
-    waves = []
-    while len(done) < len(waits):
-        wave = [k for k, w in waits.items() if k not in done and w <= done]
-        waves.append(wave)
-        done.update(wave)
-    return waves
-
-
-class _Walk:
-    def __init__(
-        self,
-        steps: dict[str, Step],
-        waits: dict[str, set[str]],
-        project: Project,
-        engine: Engine,
-        emit: Emit,
-        bound: int,
-    ) -> None:
-        self.steps, self.waits, self.project, self.engine = steps, waits, project, engine
+class _Run:
+    def __init__(self, plan: Plan, engine: Engine, project: Project, emit: Emit, limit: int) -> None:
+        self.waiting = list(plan.nodes)
+        self.engine = engine
+        self.project = project
         self.emit = emit
-        self.bound = bound
-        self.finished: SimpleQueue[tuple[str, BaseException | None]] = SimpleQueue()
-        self.running: dict[str, threading.Thread] = {}
+        self.limit = limit
+        self.done: set[str] = set()
+        self.performed: list[Node] = []
+        self.running = 0  # steps in threads
+        self.counted = 0  # of them, those that count against the limit
+        self.failure: BaseException | None = None
+        self._begun: tuple[Node, ...] = ()
+        self.condition: Condition | None = None
 
     def run(self) -> None:
-        failure: BaseException | None = None
-        while self.waits or self.running:
-            if failure is None:
-                self._begin()
+        while self.waiting or self.running:
             if not self.running:
-                break
-            key, error = self.finished.get()
-            self.running.pop(key).join()
-            if error is not None:
-                failure = failure or error
-            for waiting in self.waits.values():
-                waiting.discard(key)
-        if failure is not None:
-            raise failure
+                ready = self._ready()
+                if len(ready) == 1:
+                    self._alone(ready[0])
+                    continue
+            self._in_threads()
+        if self.failure is not None:
+            for node in reversed(self.performed):
+                self.engine.unperform(node.step, self.project, self.emit)
+            raise self.failure
 
-    def _begin(self) -> None:
-        for key in [k for k, w in self.waits.items() if not w]:
-            if len(self.running) >= self.bound:
-                return
-            del self.waits[key]
-            thread = threading.Thread(target=self._perform, args=(key,), daemon=True)
-            self.running[key] = thread
-            thread.start()
+    def _ready(self) -> list[Node]:
+        """Steps that may begin: of the first stage that is not done, with all predecessors done."""
+        if not self.waiting or self.failure is not None:
+            return []
+        stage = min(n.stage for n in self.waiting)
+        if self.running and any(n.stage < stage for n in self._begun):
+            return []
+        return [n for n in self.waiting if n.stage == stage and all(a in self.done for a in n.after)]
 
-    def _perform(self, key: str) -> None:
+    def _alone(self, node: Node) -> None:
+        self.waiting.remove(node)
         try:
-            self.engine.perform(self.steps[key], self.project, self.emit)
+            self.engine.perform(node.step, self.project, self.emit)
+        except Exception as e:
+            self.failure = e
+            self.waiting.clear()
+            return
+        self.done.add(node.key)
+        self.performed.append(node)
+
+    def _in_threads(self) -> None:
+        """Begin what may begin, then wait until a step has ended. All under the lock, so that no end is missed."""
+        import threading
+
+        if self.condition is None:
+            self.condition = threading.Condition()
+        with self.condition:
+            for node in self._ready():
+                counts = not isinstance(node.step, WaitFor)
+                if counts and self.counted >= self.limit:
+                    continue
+                self.waiting.remove(node)
+                self.running += 1
+                self.counted += counts
+                self._begun = (*self._begun, node)
+                threading.Thread(target=self._thread, args=(node,), daemon=True).start()
+            if self.running:
+                self.condition.wait()
+            if self.failure is not None:
+                self.waiting.clear()
+
+    def _thread(self, node: Node) -> None:
+        assert self.condition is not None
+        failure: BaseException | None = None
+        try:
+            self.engine.perform(node.step, self.project, self.emit)
         except BaseException as e:
-            self.finished.put((key, e))
-        else:
-            self.finished.put((key, None))
+            failure = e
+        with self.condition:
+            self.running -= 1
+            self.counted -= not isinstance(node.step, WaitFor)
+            self._begun = tuple(n for n in self._begun if n is not node)
+            if failure is None:
+                self.done.add(node.key)
+                self.performed.append(node)
+            elif self.failure is None:
+                self.failure = failure
+            self.condition.notify_all()

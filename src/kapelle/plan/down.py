@@ -1,141 +1,148 @@
-"""Taking down, stopping, starting and removing what is there. Pure: from observed containers, no file needed."""
+"""`down`: stop and remove containers (dependents first), then networks, then what was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from kapelle.plan import steps
-from kapelle.plan.graph import Builder, Plan
+from kapelle.model.project import Project
+from kapelle.plan import order, steps
+from kapelle.plan.graph import CLOSING, REMOVING, Builder, Plan
 from kapelle.plan.observed import Container, Observed
-from kapelle.plan.steps import Step, key_of
-from kapelle.plan.up import remove
+from kapelle.plan.storage import volumes_of
 
 
-class Options(NamedTuple):
-    services: tuple[str, ...] = ()
-    volumes: bool = False
+class DownOptions(NamedTuple):
+    targets: tuple[str, ...] = ()
     remove_orphans: bool = False
-    rmi: str = ""  # "", local, all
+    volumes: bool = False
+    images: str = ""  # "", local, all
     timeout: float | None = None
+    from_files: bool = True  # False: no compose file here, work from labels alone
 
 
-def dependencies(containers: Iterable[Container]) -> dict[str, set[str]]:
-    """Service → services it depends on, as the containers' labels tell."""
-    found: dict[str, set[str]] = {}
-    for c in containers:
-        rows = c.labels.get("com.docker.compose.depends_on", "")
-        found.setdefault(c.service, set()).update(r.split(":")[0] for r in rows.split(",") if r)
-    return found
+_PLAIN = DownOptions()
 
 
-def plan_down(
-    project: str, observed: Observed, options: Options, *, known: frozenset[str] | None = None,
-    images: Mapping[str, str] = {}, external: frozenset[str] = frozenset(), volumes: frozenset[str] = frozenset(),
-) -> Plan:  # fmt: skip
-    """The plan of `down`. `known`: services of the file (None without one); `images`: those to remove and why;
-    `external`, `volumes`: names of networks and volumes never, or always with -v, to remove."""
+def down(project: Project, observed: Observed, options: DownOptions = _PLAIN) -> Plan:
+    """The plan of `down`. With files, containers of services that are switched off or unknown stay (as orphans)."""
     builder = Builder()
-    mine = [c for c in observed.containers if c.project == project]
-    if options.services:
-        going = [c for c in mine if c.service in options.services]
-    elif options.remove_orphans or known is None:
-        going = [c for c in mine if not c.oneoff or options.remove_orphans]
-    else:
-        going = [c for c in mine if c.service in known and not c.oneoff]
-    removed = _in_reverse(
-        builder, going, lambda c: steps.StopContainer(c.name, c.service, "", options.timeout) if c.alive else None
+    known = {s.name for s in project.services}
+    doomed: list[Container] = []
+    left: list[Container] = []
+    for container in observed.containers:
+        in_file = not options.from_files or container.service in known
+        mine = (in_file and not container.oneoff) or options.remove_orphans
+        if options.targets and container.service not in options.targets:
+            mine = False
+        (doomed if mine else left).append(container)
+    removals = plan_removal(
+        builder,
+        doomed,
+        observed.containers,
+        "down",
+        timeout=options.timeout,
+        volumes=options.volumes,
     )
-    last = [
-        builder.add(steps.RemoveContainer(c.name, c.service, "", volumes=options.volumes), removed.get(c.name, ()))
-        for c in going
-    ]
-    if options.services:
-        return builder.plan()
-    for network in observed.networks:
-        if network.project == project and network.name not in external:
-            builder.add(steps.RemoveNetwork(network.name), last)
+    _networks(builder, project, observed, left, removals, options)
     if options.volumes:
-        for volume in observed.volumes:
-            if volume.project == project and (not volumes or volume.name in volumes):
-                builder.add(steps.RemoveVolume(volume.name), last)
-    for image, reason in images.items():
-        builder.add(steps.RemoveImage(image, reason), last)
+        _volumes(builder, project, observed, left, options)
+    if options.images:
+        _images(builder, project, doomed, options)
+    if not builder.plan().nodes and not options.targets:
+        builder.warnings.append(f'No resource found to remove for project "{project.name}".')
     return builder.plan()
 
 
-def _in_reverse(
-    builder: Builder, containers: list[Container], step_of: Callable[[Container], Step | None]
-) -> dict[str, tuple[str, ...]]:
-    """Add a step per container so that dependents go before what they depend on: container → its own key."""
-    needs = dependencies(containers)
-    made = {c.name: step for c in containers if (step := step_of(c)) is not None}
-    keys: dict[str, tuple[str, ...]] = {}
-    for c in containers:
-        step = made.get(c.name)
-        if step is None:
-            continue
-        dependents = [o for o in containers if c.service in needs.get(o.service, ()) and o.name in made]
-        keys[c.name] = (builder.add(step, [key_of(made[o.name]) for o in dependents]),)
+def plan_removal(
+    builder: Builder,
+    doomed: Iterable[Container],
+    everyone: Iterable[Container],
+    because: str,
+    *,
+    timeout: float | None = None,
+    volumes: bool = False,
+    stop: bool = True,
+) -> list[str]:
+    """Stop and remove containers; what depends on a service stops before it. Returns the keys of the removals."""
+    doomed = list(doomed)
+    stops = plan_stop(builder, doomed, everyone, because, timeout=timeout) if stop else {}
+    removals = []
+    for container in _dependents_first(doomed, everyone):
+        after = [stops[container.name]] if container.name in stops else []
+        step = steps.RemoveContainer(container.name, container.service, because, volumes=volumes, force=True)
+        removals.append(builder.add(step, REMOVING, after))
+    return removals
+
+
+def plan_stop(
+    builder: Builder,
+    containers: Iterable[Container],
+    everyone: Iterable[Container],
+    because: str,
+    *,
+    timeout: float | None = None,
+) -> dict[str, str]:
+    """Stop what is alive, dependents first. Returns container -> key of its stop step."""
+    alive = [c for c in containers if c.alive]
+    grouped = order.by_service(alive)
+    edges = order.edges_of(everyone)
+    keys: dict[str, str] = {}
+    for container in _dependents_first(alive, everyone):
+        dependents = [name for name, needs in edges.items() if container.service in needs and name in grouped]
+        after = [f"stop {c.name}" for name in dependents for c in grouped[name]]
+        step = steps.StopContainer(container.name, container.service, because, timeout)
+        keys[container.name] = builder.add(step, REMOVING, after)
     return keys
 
 
-def plan_stop(containers: list[Container], timeout: float | None = None) -> Plan:
-    """Stop running containers, dependents first."""
-    builder = Builder()
-    _in_reverse(builder, [c for c in containers if c.alive], lambda c: steps.StopContainer(
-        c.name, c.service, "", timeout))  # fmt: skip
-    return builder.plan()
+def _dependents_first(containers: Iterable[Container], everyone: Iterable[Container]) -> list[Container]:
+    position = {name: n for n, name in enumerate(reversed(order.sort(order.edges_of(everyone))))}
+    return sorted(containers, key=lambda c: (position.get(c.service, 0), c.service, c.oneoff, c.number, c.name))
 
 
-def plan_start(containers: list[Container]) -> Plan:
-    """Start stopped containers, dependencies first (their conditions are waited for)."""
-    builder = Builder()
-    needs: dict[str, list[tuple[str, str]]] = {}
-    for c in containers:
-        rows = [r.split(":") for r in c.labels.get("com.docker.compose.depends_on", "").split(",") if r]
-        needs[c.service] = [(r[0], r[1] if len(r) > 1 else "service_started") for r in rows]
-    by_service: dict[str, list[Container]] = {}
-    for c in containers:
-        by_service.setdefault(c.service, []).append(c)
-    keys: dict[str, list[str]] = {}
-
-    def visit(service: str) -> list[str]:
-        if service in keys:
-            return keys[service]
-        keys[service] = []
-        before: list[str] = []
-        for other, condition in needs.get(service, ()):
-            started = visit(other) if other in by_service else []
-            if condition != "service_started" and other in by_service:
-                wait = steps.WaitFor(
-                    other, tuple(c.name for c in by_service[other]), condition, service,
-                    because=f"{service} depends on it",
-                )  # fmt: skip
-                started = [builder.add(wait, started)]
-            before += started
-        for c in by_service[service]:
-            if not c.alive:
-                keys[service].append(builder.add(steps.StartContainer(c.name, service, f"was {c.status}"), before))
-        return keys[service] or before
-
-    for service in sorted(by_service):
-        visit(service)
-    return builder.plan()
+def _networks(
+    builder: Builder,
+    project: Project,
+    observed: Observed,
+    left: list[Container],
+    removals: list[str],
+    options: DownOptions,
+) -> None:
+    used = {e.network for c in left for e in c.networks}
+    for network in observed.networks:
+        if network.project != project.name or (options.targets and network.name in used):
+            continue
+        builder.add(steps.RemoveNetwork(network.name, "down"), CLOSING, removals)
 
 
-def plan_each(containers: list[Container], step_of: Callable[[Container], Step]) -> Plan:
-    """One independent step per container: kill, pause, unpause, restart."""
-    builder = Builder()
-    for c in containers:
-        builder.add(step_of(c))
-    return builder.plan()
+def _volumes(
+    builder: Builder, project: Project, observed: Observed, left: list[Container], options: DownOptions
+) -> None:
+    external = {v.name for v in project.volumes if v.external}
+    wanted: set[str] | None = None
+    if options.targets:
+        targets = [s for s in project.services if s.name in options.targets]
+        wanted = {v.name for v in volumes_of(project, targets)}
+        wanted -= {source for c in left for kind, source, _ in c.mounts if kind == "volume"}
+    for volume in observed.volumes:
+        if volume.project != project.name or not volume.key or volume.name in external:
+            continue
+        if wanted is None or volume.name in wanted:
+            builder.add(steps.RemoveVolume(volume.name, "down --volumes"), CLOSING)
 
 
-def plan_rm(containers: list[Container], *, stop: bool, volumes: bool, timeout: float | None = None) -> Plan:
-    """Remove stopped containers; with `stop` running ones too."""
-    builder = Builder()
-    for c in containers:
-        if stop or not c.alive:
-            remove(builder, c, "", timeout=timeout, volumes=volumes)
-    return builder.plan()
+def _images(builder: Builder, project: Project, doomed: list[Container], options: DownOptions) -> None:
+    """--rmi local: images without a name of their own (built here); all: every image of a service."""
+    found: dict[str, None] = {}
+    services = [s for s in project.services if not options.targets or s.name in options.targets]
+    for service in services:
+        if options.images == "all" or (service.build is not None and not service.image):
+            found[project.image_of(service)] = None
+    if not options.from_files:
+        for container in doomed:
+            own = container.image in (f"{project.name}-{container.service}", f"{project.name}_{container.service}")
+            if options.images == "all" or own:
+                found[container.image] = None
+    for image in sorted(found):
+        builder.add(steps.RemoveImage(image, f"down --rmi {options.images}"), CLOSING)

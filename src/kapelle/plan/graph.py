@@ -1,58 +1,111 @@
-"""A plan: steps and which must be done before which. Pure, with one deterministic text."""
+"""A plan: steps in stages, with edges between them, each with its cause. Pure values with a text form.
+
+A stage begins when the one before it is done: nothing is created before every image is here, nothing started before
+everything is created. So a mistake in one service leaves the others as they were (as Compose does it), and the graph
+needs edges only for what the file itself orders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from kapelle.plan.steps import Step, key_of, line_of
 
+IMAGES, CLEARING, STORAGE, CREATING, STARTING, ONE_OFF, REMOVING, CLOSING = range(8)
+STAGES = (
+    "images",
+    "clear away",
+    "networks and volumes",
+    "create",
+    "start",
+    "one-off",
+    "stop and remove",
+    "remove networks and volumes",
+)
+
+
+class Node(NamedTuple):
+    step: Step
+    stage: int
+    after: tuple[str, ...] = ()  # keys of steps of the same stage that come first
+
+    @property
+    def key(self) -> str:
+        return key_of(self.step)
+
 
 class Plan(NamedTuple):
-    """Steps in an order that honours `after`: for each step's key, the keys it waits for."""
+    """What to do, in an order that respects every edge. `unchanged` are (container, state word) that stay."""
 
-    steps: tuple[Step, ...] = ()
-    after: Mapping[str, tuple[str, ...]] = {}
-    notices: tuple[str, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unchanged: tuple[tuple[str, str], ...] = ()
 
-    def __str__(self) -> str:
-        """One line per step: what, why, and what it waits for."""
-        lines = []
-        for step in self.steps:
-            waits = self.after.get(key_of(step), ())
-            lines.append(line_of(step) + (f"  (after {', '.join(waits)})" if waits else ""))
-        return "".join(f"{line}\n" for line in lines)
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(n.step for n in self.nodes)
+
+    def only(self, *stages: int) -> Plan:
+        """The part of the plan that lies in these stages."""
+        return self._replace(nodes=tuple(n for n in self.nodes if n.stage in stages))
+
+    def text(self) -> str:
+        """The plan as people, `--dry-run` and golden files read it. The same values give the same text."""
+        lines: list[str] = []
+        stage = -1
+        for node in self.nodes:
+            if node.stage != stage:
+                stage = node.stage
+                lines.append(f"{STAGES[stage]}:")
+            lines.append(f"  {line_of(node.step)}")
+            lines += [f"    after {key}" for key in node.after]
+        if self.unchanged:
+            lines.append("unchanged:")
+            lines += [f"  {name}: {word.lower()}" for name, word in self.unchanged]
+        if not lines:
+            lines.append("nothing to do")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines) + "\n"
 
 
 class Builder:
-    """Collects steps; an edge to a step that is not in the plan is no edge."""
+    """Collects steps and edges; `plan()` orders them. A key that is added twice is kept once."""
 
     def __init__(self) -> None:
-        self._steps: dict[str, Step] = {}
-        self._after: dict[str, list[str]] = {}
-        self.notices: list[str] = []
+        self._nodes: dict[str, Node] = {}
+        self.warnings: list[str] = []
+        self.unchanged: list[tuple[str, str]] = []
 
-    def add(self, step: Step, after: Iterable[str] = ()) -> str:
-        """Add a step once; its key. Adding it again only adds edges."""
+    def add(self, step: Step, stage: int, after: Iterable[str] = ()) -> str:
+        """Add a step; its key. Edges to steps that are not in the plan (or of another stage) are dropped later."""
         key = key_of(step)
-        self._steps.setdefault(key, step)
-        edges = self._after.setdefault(key, [])
-        edges += [a for a in after if a not in edges and a != key]
+        if key not in self._nodes:
+            self._nodes[key] = Node(step, stage, tuple(dict.fromkeys(after)))
         return key
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._steps
+    def has(self, key: str) -> bool:
+        return key in self._nodes
 
     def plan(self) -> Plan:
-        """The finished plan, in topological order; steps that don't wait for each other keep the order of adding."""
-        after = {k: tuple(a for a in edges if a in self._steps) for k, edges in self._after.items()}
-        done: dict[str, Step] = {}
-        left = list(self._steps)
-        while left:
-            ready = [k for k in left if all(a in done for a in after[k])]
-            if not ready:
-                raise ValueError(f"steps wait for each other: {', '.join(left)}")
-            for key in ready:
-                done[key] = self._steps[key]
-            left = [k for k in left if k not in done]
-        return Plan(tuple(done.values()), {k: v for k, v in after.items() if v}, tuple(self.notices))
+        """Stage by stage; within a stage, steps whose predecessors are named come after them, else as added."""
+        nodes: list[Node] = []
+        for stage in range(len(STAGES)):
+            mine = {k: n for k, n in self._nodes.items() if n.stage == stage}
+            edges = {k: tuple(a for a in n.after if a in mine and a != k) for k, n in mine.items()}
+            nodes += [mine[k]._replace(after=edges[k]) for k in _ordered(edges)]
+        return Plan(tuple(nodes), tuple(dict.fromkeys(self.warnings)), tuple(self.unchanged))
+
+
+def _ordered(edges: dict[str, tuple[str, ...]]) -> list[str]:
+    """Keys so that each follows its predecessors; the order given where there is a choice."""
+    done: dict[str, None] = {}
+    waiting = list(edges)
+    while waiting:
+        ready = [k for k in waiting if all(a in done for a in edges[k])]
+        if not ready:  # a cycle: the loader refuses those, so this is our own mistake
+            raise AssertionError(f"a cycle among {', '.join(waiting)}")
+        for key in ready:
+            done[key] = None
+        waiting = [k for k in waiting if k not in done]
+    return list(done)

@@ -1,295 +1,279 @@
-"""From what is there to what the file asks for: `up`, `create`, `scale`. Pure."""
+"""`up`, `create`, `scale`: from what is there to what the file asks for. Reads no clock, no disk, no engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from kapelle.errors import KapelleError
+from kapelle.errors import EngineError
 from kapelle.model.project import Project
 from kapelle.model.service import Service
-from kapelle.plan import steps
-from kapelle.plan.graph import Builder, Plan
-from kapelle.plan.observed import Container, Observed, ObservedImage
+from kapelle.plan import order, steps
+from kapelle.plan.diff import KEYS_LABEL, digests, recreate_reason
+from kapelle.plan.graph import CLEARING, CREATING, STARTING, Builder, Plan
+from kapelle.plan.images import ImageOptions, plan_images
+from kapelle.plan.observed import Container, Observed
+from kapelle.plan.storage import plan_storage
 
 
-class Options(NamedTuple):
-    services: tuple[str, ...] = ()  # named on the command line; () = all
-    deps: bool = True  # not --no-deps
+class UpOptions(NamedTuple):
+    """The flags of `up` (and `create`, `scale`, `run` for its dependencies) that decide what is done."""
+
+    targets: tuple[str, ...] = ()
     build: bool = False
     no_build: bool = False
-    pull: str = ""  # always, missing, never, build; "" = each service's policy
+    pull: str = ""
     force_recreate: bool = False
     no_recreate: bool = False
     always_recreate_deps: bool = False
     renew_anonymous: bool = False
+    no_deps: bool = False
+    no_start: bool = False
     remove_orphans: bool = False
     ignore_orphans: bool = False
     scale: Mapping[str, int] = {}
-    start: bool = True  # not --no-start
     wait: bool = False
     wait_timeout: float | None = None
-    timeout: float | None = None
-    no_cache: bool = False
-    separator: str = "-"  # "_" with --compatibility
+    timeout: float | None = None  # seconds of grace for what is stopped
+    images_done: bool = False  # pulls and builds were performed: what is observed is what there is
+    separator: str = "-"
+    all_resources: bool = False
 
 
-def container_name(project: str, service: Service, number: int, separator: str = "-") -> str:
-    """The name of a replica: container_name, or PROJECT-SERVICE-N."""
-    return service.container_name or f"{project}{separator}{service.name}{separator}{number}"
+_PLAIN = UpOptions()
 
 
-def select(project: Project, names: tuple[str, ...], *, deps: bool = True) -> tuple[Service, ...]:
-    """The named services with all they depend on, dependencies first. Raises for an unknown name."""
-    by_name = {s.name: s for s in project.services}
-    for name in names:
-        if name not in by_name:
-            known = ", ".join(sorted(by_name)) or "none"
-            raise KapelleError(f"no such service: {name}", details=(("known", known),), code="KAP304")
-    chosen: dict[str, Service] = {}
+def up(project: Project, observed: Observed, options: UpOptions = _PLAIN) -> Plan:
+    """The plan of `up`. Raises KapelleError for what can be known not to work."""
+    planner = _Up(project, observed, options)
+    return planner.plan()
 
-    def visit(name: str) -> None:
-        service = by_name.get(name)
-        if service is None or name in chosen:
+
+class _Up:
+    def __init__(self, project: Project, observed: Observed, options: UpOptions) -> None:
+        self.project = project
+        self.observed = observed
+        self.options = options
+        self.builder = Builder()
+        self.services = order.needed(project, options.targets, deps=not options.no_deps)
+        self.have = order.by_service(c for c in observed.containers if not c.oneoff)
+        self.made: dict[str, list[str]] = {}  # service -> keys of its create and recreate steps
+        self.started: dict[str, list[str]] = {}  # service -> keys of its start steps
+        self.names: dict[str, list[str]] = {}  # service -> containers after the plan
+
+    def plan(self) -> Plan:
+        options, builder = self.options, self.builder
+        if not options.images_done:
+            how = ImageOptions(options.build, options.no_build, options.pull)
+            plan_images(builder, self.project, self.services, self.observed, how)
+        replaced = plan_storage(
+            builder, self.project, self.services, self.observed, all_resources=options.all_resources
+        )
+        for service in self.services:
+            self._service(service, replaced)
+        if not options.no_start:
+            self._restart_dependents()
+            if options.wait:
+                self._wait()
+        plan_orphans(
+            builder,
+            self.project,
+            self.observed,
+            remove=options.remove_orphans,
+            ignore=options.ignore_orphans,
+            timeout=options.timeout,
+        )
+        return builder.plan()
+
+    def _service(self, service: Service, replaced: Mapping[str, str]) -> None:
+        wanted = self.options.scale.get(service.name, service.scale)
+        if service.container_name and wanted > 1:
+            raise EngineError(
+                f'the service "{service.name}" has the container name "{service.container_name}", '
+                f"so it can't have {wanted} replicas",
+                where=service.where.get("container_name"),
+                hint="remove container_name, or ask for one replica",
+                code="KAP307",
+            )
+        have = self.have.get(service.name, [])
+        keep, extra = have[:wanted], have[wanted:]
+        for container in reversed(extra):
+            self._remove(container, f"scale is {wanted}")
+        for container in keep:
+            self._existing(service, container, replaced.get(container.name, ""))
+        taken = {c.number for c in keep}
+        number = 1
+        for _ in range(wanted - len(keep)):
+            while number in taken:
+                number += 1
+            taken.add(number)
+            self._create(service, number, "no such container")
+
+    def _existing(self, service: Service, container: Container, network_changed: str) -> None:
+        because = network_changed or self._recreate_reason(service, container)
+        if because:
+            gone = container._replace(status="exited") if network_changed else container
+            self._create(service, container.number, because, gone)
             return
-        if deps:
-            for dependency in service.depends_on:
-                visit(dependency.service)
-        chosen.setdefault(name, service)
+        self.names.setdefault(service.name, []).append(container.name)
+        if container.status in ("running", "restarting"):
+            self.builder.unchanged.append((container.name, "Running"))
+        elif container.status == "paused":
+            if not self.options.no_start:
+                step = steps.UnpauseContainer(container.name, service.name, "was paused")
+                self.started.setdefault(service.name, []).append(self.builder.add(step, STARTING))
+        elif not self.options.no_start:
+            self._start(service, container.name, f"was {container.status}")
 
-    for name in names or sorted(by_name):
-        visit(name)
-    return tuple(chosen.values())
+    def _recreate_reason(self, service: Service, container: Container) -> str:
+        options = self.options
+        is_target = not options.targets or service.name in options.targets
+        if options.no_recreate:
+            return ""
+        if options.force_recreate and is_target:
+            return "--force-recreate"
+        if options.always_recreate_deps and not is_target:
+            return "--always-recreate-deps"
+        for shared in shared_with(service):
+            if self.made.get(shared):
+                return f"shares with {shared}, which is replaced"
+        return recreate_reason(self.project, service, container, self.observed)
 
-
-def plan_up(project: Project, observed: Observed, options: Options) -> Plan:
-    """The plan of `up`. Raises KapelleError for what can be known to be wrong: unknown services, external things."""
-    builder = Builder()
-    chosen = select(project, options.services, deps=options.deps)
-    images = {s.name: _image(builder, project, s, observed, options) for s in chosen}
-    networks = _networks(builder, project, chosen, observed)
-    volumes = _volumes(builder, project, chosen, observed)
-    _orphans(builder, project, observed, options)
-    recreated: set[str] = set()
-    ready: dict[str, list[str]] = {}  # service -> keys after which all its containers run
-    names: dict[str, tuple[str, ...]] = {}
-    for service in chosen:
-        before = _conditions(builder, service, names, ready, options)
-        first = [*images[service.name], *networks, *volumes]
-        ready[service.name], names[service.name] = _service(
-            builder, project, service, observed, options, first, before, recreated
+    def _create(self, service: Service, number: int, because: str, old: Container | None = None) -> None:
+        name = old.name if old else container_name(self.project, service, number, self.options.separator)
+        after = [key for shared in shared_with(service) for key in self.made.get(shared, ())]
+        step = steps.CreateContainer(
+            service,
+            name,
+            number,
+            because,
+            replaces=old,
+            renew_anonymous=self.options.renew_anonymous,
+            labels=((KEYS_LABEL, digests(service)),),
         )
-    if options.wait and options.start:
-        for service in chosen:
-            builder.add(
-                steps.WaitFor(
-                    service.name, names[service.name], "running_or_healthy", because="--wait",
-                    timeout=options.wait_timeout,
-                ),
-                ready[service.name],
-            )  # fmt: skip
-    return builder.plan()
+        self.made.setdefault(service.name, []).append(self.builder.add(step, CREATING, after))
+        self.names.setdefault(service.name, []).append(name)
+        if not self.options.no_start:
+            self._start(service, name, "was created" if old is None else "was recreated")
 
+    def _start(self, service: Service, name: str, because: str) -> None:
+        key = self.builder.add(steps.StartContainer(name, service.name, because), STARTING, self._waits(service))
+        self.started.setdefault(service.name, []).append(key)
 
-def _image(
-    builder: Builder, project: Project, service: Service, observed: Observed, options: Options
-) -> tuple[str, ...]:
-    name = project.image_of(service)
-    have = observed.images.get(name)
-    policy = options.pull or service.pull_policy or "missing"
-    policy = "missing" if policy == "if_not_present" else policy
-    if service.build is not None:
-        build = options.build or policy == "build" or (have is None and not (service.image and options.no_build))
-        if build and not options.no_build:
-            reason = "--build" if options.build else "pull_policy is build" if policy == "build" else "no such image"
-            return (builder.add(steps.BuildImage(name, service.name, reason, no_cache=options.no_cache)),)
-        if have is not None:
-            return ()
-        if options.no_build:
-            raise KapelleError(
-                f'image {name} of service "{service.name}" is not here, and --no-build forbids to build it',
-                where=service.where.get("build"),
-                hint=f"kap build {service.name}",
+    def _waits(self, service: Service) -> list[str]:
+        """Keys that come before a start: started dependencies, and a wait for each stricter condition."""
+        keys: list[str] = []
+        for dependency in service.depends_on:
+            names = self.names.get(dependency.service)
+            if not names:
+                continue  # not part of this run, switched off, or no replica of it is wanted
+            before = self.started.get(dependency.service, [])
+            if dependency.condition == "service_started":
+                keys += before
+                continue
+            step = steps.WaitFor(
+                dependency.service,
+                tuple(names),
+                dependency.condition,
+                wanted_by=service.name,
+                required=dependency.required,
+                because=f"{service.name} depends on it",
+                timeout=self.options.wait_timeout or None,
             )
-    if have is not None and policy in ("missing", "never", "build"):
-        return ()
-    if policy == "never":
-        raise KapelleError(
-            f"image {name} is not here, and the pull policy is never",
-            where=service.where.get("image"),
-            hint=f"kap pull {service.name}",
-        )
-    reason = "no such image" if have is None else f"pull policy is {policy}"
-    return (builder.add(steps.PullImage(name, service.name, policy, reason, service.platform)),)
+            keys.append(self.builder.add(step, STARTING, before))
+        return keys
 
+    def _restart_dependents(self) -> None:
+        """depends_on with restart: true: what runs is restarted when what it depends on is replaced."""
+        for service in self.services:
+            causes = [d.service for d in service.depends_on if d.restart and self._was_replaced(d.service)]
+            if not causes:
+                continue
+            for container in self.have.get(service.name, ()):
+                if not container.alive or self.builder.has(f"recreate {container.name}"):
+                    continue
+                if self.builder.has(f"stop {container.name}"):
+                    continue
+                because = f"{causes[0]} is replaced (restart: true)"
+                self.builder.add(
+                    steps.StopContainer(container.name, service.name, because, self.options.timeout), CLEARING
+                )
+                self.builder.unchanged = [u for u in self.builder.unchanged if u[0] != container.name]
+                self._start(service, container.name, because)
 
-def _networks(builder: Builder, project: Project, chosen: tuple[Service, ...], observed: Observed) -> list[str]:
-    used = {a.network for s in chosen for a in s.networks}
-    have = {n.name for n in observed.networks}
-    keys = []
-    for network in project.networks:
-        if network.key not in used:
-            continue
-        if network.name in have:
-            continue
-        if network.external:
-            raise KapelleError(
-                f"network {network.name} declared as external, but could not be found",
-                where=network.where,
-                hint=f"kap network create {network.name}",
+    def _was_replaced(self, name: str) -> bool:
+        return any(key.startswith("recreate ") for key in self.made.get(name, ()))
+
+    def _wait(self) -> None:
+        """--wait: each service has reached its goal. A job that others need completed is done when it is completed."""
+        jobs = {
+            d.service
+            for s in self.services
+            for d in s.depends_on
+            if d.condition == "service_completed_successfully"
+        }  # fmt: skip
+        for service in self.services:
+            names = tuple(self.names.get(service.name, ()))
+            if not names:
+                continue
+            condition = "service_completed_successfully" if service.name in jobs else "running_or_healthy"
+            step = steps.WaitFor(
+                service.name, names, condition, because="--wait", timeout=self.options.wait_timeout or None
             )
-        keys.append(builder.add(steps.CreateNetwork(network, "no such network")))
-    return keys
+            self.builder.add(step, STARTING, self.started.get(service.name, ()))
+
+    def _remove(self, container: Container, because: str) -> None:
+        after = []
+        if container.alive:
+            stop = steps.StopContainer(container.name, container.service, because, self.options.timeout)
+            after.append(self.builder.add(stop, CLEARING))
+        self.builder.add(steps.RemoveContainer(container.name, container.service, because), CLEARING, after)
 
 
-def _volumes(builder: Builder, project: Project, chosen: tuple[Service, ...], observed: Observed) -> list[str]:
-    used = {m.source for s in chosen for m in s.mounts if m.type == "volume" and m.source}
-    have = {v.name for v in observed.volumes}
-    keys = []
-    for volume in project.volumes:
-        if volume.key not in used or volume.name in have:
-            continue
-        if volume.external:
-            raise KapelleError(
-                f'external volume "{volume.name}" not found',
-                where=volume.where,
-                hint=f"kap volume create {volume.name}",
-            )
-        keys.append(builder.add(steps.CreateVolume(volume, "no such volume")))
-    return keys
+def container_name(project: Project, service: Service, number: int, separator: str = "-") -> str:
+    """PROJECT-SERVICE-N, or the service's container_name."""
+    return service.container_name or separator.join((project.name, service.name, str(number)))
 
 
-def _orphans(builder: Builder, project: Project, observed: Observed, options: Options) -> None:
+def shared_with(service: Service) -> list[str]:
+    """Services whose namespaces or volumes a service uses: their containers have to exist first."""
+    modes = (service.network_mode, service.ipc, service.pid)
+    found = [m.removeprefix("service:") for m in modes if m.startswith("service:")]
+    found += [v.split(":")[0] for v in service.volumes_from if not v.startswith("container:")]
+    return list(dict.fromkeys(found))
+
+
+def orphans(project: Project, observed: Observed) -> list[Container]:
+    """Containers of services that no file names any more, and one-offs that have ended."""
     known = {s.name for s in (*project.services, *project.disabled)}
-    orphans = [c for c in observed.containers if c.service not in known]
-    if not orphans:
-        return
-    if options.remove_orphans:
-        for c in orphans:
-            remove(builder, c, "no file names it any more", timeout=options.timeout)
-    elif not options.ignore_orphans:
-        builder.notices.append(
-            f"Found orphan containers ([{' '.join(c.name for c in orphans)}]) for this project. If you removed or "
-            "renamed this service in your compose file, you can run this command with the --remove-orphans flag to "
-            "clean it up."
-        )
+    return [c for c in observed.containers if c.service not in known or (c.oneoff and not c.alive)]
 
 
-def remove(builder: Builder, c: Container, because: str, *, timeout: float | None = None, volumes: bool = False) -> str:
-    """Steps that stop (if need be) and remove a container; the last one's key."""
-    after = []
-    if c.alive:
-        after = [builder.add(steps.StopContainer(c.name, c.service, because, timeout))]
-    return builder.add(steps.RemoveContainer(c.name, c.service, because, volumes), after)
-
-
-def _conditions(
-    builder: Builder,
-    service: Service,
-    names: Mapping[str, tuple[str, ...]],
-    ready: Mapping[str, list[str]],
-    options: Options,
-) -> list[str]:
-    """Keys after which a service may start: its dependencies' conditions."""
-    if not options.start:
-        return []
-    keys: list[str] = []
-    for dependency in service.depends_on:
-        if dependency.service not in names:
-            continue
-        if dependency.condition == "service_started":
-            keys += ready[dependency.service]
-            continue
-        keys.append(
-            builder.add(
-                steps.WaitFor(
-                    dependency.service,
-                    names[dependency.service],
-                    dependency.condition,
-                    wanted_by=service.name,
-                    required=dependency.required,
-                    because=f"{service.name} depends on it",
-                ),
-                ready[dependency.service],
-            )
-        )
-    return keys
-
-
-def _service(
+def plan_orphans(
     builder: Builder,
     project: Project,
-    service: Service,
     observed: Observed,
-    options: Options,
-    first: Iterable[str],
-    before: list[str],
-    recreated: set[str],
-) -> tuple[list[str], tuple[str, ...]]:
-    """Steps of one service's containers: (keys after which they run, their names)."""
-    scale = options.scale.get(service.name, service.scale)
-    if scale > 1 and service.container_name:
-        raise KapelleError(
-            f'service "{service.name}" has container_name, so it can\'t have {scale} replicas',
-            where=service.where.get("container_name"),
-            hint="remove container_name",
-        )
-    have = sorted(
-        (c for c in observed.containers if c.service == service.name and not c.oneoff), key=lambda c: c.number
-    )
-    keep, surplus = have[:scale], have[scale:]
-    for c in surplus:
-        remove(builder, c, f"scale is {scale}", timeout=options.timeout)
-    image = observed.images.get(project.image_of(service))
-    keys: list[str] = []
-    names: list[str] = []
-    for c in keep:
-        names.append(container_name(project.name, service, c.number, options.separator))
-        reason = _why_recreate(service, c, image, options, recreated)
-        if reason and not options.no_recreate:
-            recreated.add(service.name)
-            made = builder.add(
-                steps.CreateContainer(
-                    service, names[-1], c.number, reason, replaces=c, renew_anonymous=options.renew_anonymous
-                ),
-                [*first, *before],
+    *,
+    remove: bool,
+    ignore: bool,
+    timeout: float | None = None,
+) -> None:
+    """Remove orphans, or warn of them in the words that scripts look for."""
+    found = orphans(project, observed)
+    if not found:
+        return
+    if not remove:
+        if not ignore:
+            names = " ".join(c.name for c in found)
+            builder.warnings.append(
+                f"Found orphan containers ([{names}]) for this project. If you removed or renamed this service in "
+                "your compose file, you can run this command with the --remove-orphans flag to clean it up."
             )
-            keys.append(_start(builder, service, names[-1], "recreated", [made, *before], options) or made)
-        elif c.status in ("created", "exited", "dead"):
-            key = _start(builder, service, c.name, f"was {c.status}", [*first, *before], options)
-            keys += [key] if key else []
-    taken = {c.number for c in keep}
-    free = (n for n in range(1, scale + len(taken) + 1) if n not in taken)
-    for _ in range(scale - len(keep)):
-        number = next(free)
-        name = container_name(project.name, service, number, options.separator)
-        names.append(name)
-        made = builder.add(steps.CreateContainer(service, name, number, "no such container"), first)
-        keys.append(_start(builder, service, name, "created", [made, *before], options) or made)
-    return keys, tuple(names)
-
-
-def _start(
-    builder: Builder, service: Service, name: str, because: str, after: list[str], options: Options
-) -> str | None:
-    if not options.start:
-        return None
-    return builder.add(steps.StartContainer(name, service.name, because), after)
-
-
-def _why_recreate(
-    service: Service, c: Container, image: ObservedImage | None, options: Options, recreated: set[str]
-) -> str:
-    """Why a container must be replaced; "" when it need not."""
-    if options.force_recreate and (not options.services or service.name in options.services):
-        return "--force-recreate"
-    if options.always_recreate_deps and options.services and service.name not in options.services:
-        return "--always-recreate-deps"
-    if c.config_hash != service.config_hash:
-        return "configuration changed"
-    if image is not None and c.image_id != image.id:
-        return f"image changed: {c.image_id[:19]} → {image.id[:19]}"
-    for mode in (service.network_mode, service.ipc, service.pid):
-        if mode.startswith("service:") and mode[8:] in recreated:
-            return f"{mode[8:]} was recreated"
-    return ""
+        return
+    for container in found:
+        after = []
+        if container.alive:
+            stop = steps.StopContainer(container.name, container.service, "orphan", timeout)
+            after.append(builder.add(stop, CLEARING))
+        step = steps.RemoveContainer(container.name, container.service, "orphan", force=True)
+        builder.add(step, CLEARING, after)

@@ -1,0 +1,73 @@
+"""What a project asks for that an engine does not honour: each key with its place, never dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from kapelle.errors import EngineError, KapelleError, Position
+from kapelle.events import Notice
+from kapelle.model.project import Project
+from kapelle.model.service import Service
+
+
+def unsupported(
+    project: Project, services: Iterable[Service], capabilities: Mapping[str, str]
+) -> Iterator[tuple[Service, str, str, Position | None]]:
+    """Yield (service, key path, why not, place) for each key that is used and not honoured, by service and key.
+
+    `capabilities` maps a path below a service ("deploy.placement", or "services.*.gpus") to "" when it is honoured,
+    else to the reason why it is not.
+    """
+    refused = {
+        path.removeprefix("services.*."): why for path, why in capabilities.items() if why
+    }  # fmt: skip
+    for service in services:
+        for path, why in sorted(refused.items()):
+            if _is_used(service.raw, path.split(".")):
+                yield service, path, why, place_of(service, path)
+
+
+def notices(project: Project, services: Iterable[Service], capabilities: Mapping[str, str]) -> list[Notice]:
+    """What to tell at `up`."""
+    return [
+        Notice(
+            f'service "{service.name}": {path} is not honoured: {why}',
+            where=where,
+            once=f"support:{service.name}:{path}",
+        )
+        for service, path, why, where in unsupported(project, services, capabilities)
+    ]
+
+
+def mistakes(project: Project, services: Iterable[Service], capabilities: Mapping[str, str]) -> list[KapelleError]:
+    """The same as errors, for `config --check`."""
+    return [
+        EngineError(
+            f'service "{service.name}": {path} is not honoured: {why}',
+            where=where,
+            hint=f"remove {path}",
+            code="KAP320",
+        )
+        for service, path, why, where in unsupported(project, services, capabilities)
+    ]
+
+
+def place_of(service: Service, path: str) -> Position | None:
+    """Where the file says it: the key itself, or the nearest key around it."""
+    parts = path.split(".")
+    while parts:
+        where = service.where.get(".".join(parts))
+        if where is not None:
+            return where
+        parts.pop()
+    return service.where.get("")
+
+
+def _is_used(tree: Any, path: list[str]) -> bool:
+    """Does the canonical tree hold something other than nothing at this path?"""
+    for part in path:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return tree is not None and tree not in ({}, [], (), "", False)
