@@ -5,6 +5,7 @@ Nothing runs; what a container would do is told by a `Behaviour` per service. Ti
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -73,10 +74,8 @@ class FakeEngine:
     name = "fake"
 
     def __init__(self, world: World | None = None) -> None:
-        from threading import Lock
-
         self.world = world or World()
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def capabilities(self) -> Mapping[str, str]:
         return {"gpus": "this engine is a fake"}

@@ -68,6 +68,22 @@ class Plan(NamedTuple):
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines) + "\n"
 
+    def as_json(self) -> str:
+        """The same as one JSON object: steps with their stage, cause and edges; what stays; warnings."""
+        import json
+
+        steps = [
+            {
+                "step": node.key,
+                "stage": STAGES[node.stage],
+                "because": getattr(node.step, "because", ""),
+                "after": list(node.after),
+            }
+            for node in self.nodes
+        ]
+        unchanged = [{"container": name, "state": word.lower()} for name, word in self.unchanged]
+        return json.dumps({"steps": steps, "unchanged": unchanged, "warnings": list(self.warnings)}, indent=2) + "\n"
+
 
 class Builder:
     """Collects steps and edges; `plan()` orders them. A key that is added twice is kept once."""

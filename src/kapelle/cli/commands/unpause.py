@@ -1,0 +1,28 @@
+"""`unpause`: let frozen services go on. Works from what is there; no file is read when the index knows the project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kapelle.cli import common
+from kapelle.cli.flags import Args
+from kapelle.plan import acts
+
+if TYPE_CHECKING:
+    from kapelle.cli.context import Context
+
+NAME = "unpause"
+HELP = "let frozen services go on"
+ARGUMENTS = "[SERVICE...]"
+FLAGS = ()
+
+
+def run(context: Context, args: Args) -> int:
+    name = context.project_name()
+    engine = context.engine()
+    with context.locked(name):
+        observed = engine.observe(name)
+        common.check_services(context, args.rest, observed.containers)
+        plan = acts.unpause(observed, args.rest)
+        context.run_plan(plan, common.project_for_labels(context, observed))
+    return 0
