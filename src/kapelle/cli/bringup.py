@@ -17,6 +17,8 @@ from kapelle.plan.up import UpOptions, up
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
     from kapelle.model.project import Project
+    from kapelle.model.service import Service
+    from kapelle.plan.run import RunOptions
 
 BUILD_FLAGS = (
     Flag("--build", help="build the images first"),
@@ -100,6 +102,23 @@ def plan_with_images(context: Context, project: Project, options: UpOptions) -> 
         return plan
     context.run_plan(images._replace(warnings=(), unchanged=()), project)
     return up(project, engine.observe(project.name, wanted), options._replace(images_done=True))
+
+
+def plan_dependencies(
+    context: Context, project: Project, service: Service, slug: str, options: RunOptions, how: UpOptions
+) -> Plan:
+    """The plan of `run`, its images got first as above."""
+    from kapelle.plan.run import run
+
+    engine = context.engine()
+    wanted = references(project, order.needed(project, (service.name,), deps=not how.no_deps))
+    plan = run(project, engine.observe(project.name, wanted), service, slug, options, how)
+    images = plan.only(IMAGES)
+    if not images.nodes or context.dry_run:
+        return plan
+    context.run_plan(images._replace(warnings=(), unchanged=()), project)
+    done = how._replace(images_done=True)
+    return run(project, engine.observe(project.name, wanted), service, slug, options, done)
 
 
 def before_start(plan: Plan) -> Plan:

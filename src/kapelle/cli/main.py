@@ -103,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
         context = Context(options)
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets "?" for an ellipsis
+        if options.progress or options.ansi:
+            context.progress_kind()  # refuse what excludes each other before anything is done
         code = _run(context, options)
         context.close()
         sys.stdout.flush()

@@ -80,8 +80,8 @@ def _text(form: str, shown: Sequence[Container], *, truncate: bool) -> str:
 
         objects = (rows.fields(c, now, truncate=truncate) for c in shown)
         return "".join(json.dumps(o, ensure_ascii=False, separators=(",", ":")) + "\n" for o in objects)
-    from kapelle.render import gotemplate
+    from kapelle.render.gotemplate import listing
 
     labels = [dict(c.labels) for c in shown]
     objects_ = [rows.fields(c, now, truncate=truncate) for c in shown]
-    return gotemplate.listing(form, objects_, labels=labels, headers=rows.HEADERS)
+    return listing(form, objects_, labels=labels, headers=rows.HEADERS)

@@ -1,0 +1,106 @@
+"""`events`: what happens to the project's containers, from the project's events file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from kapelle.cli import common
+from kapelle.cli.flags import Args, Flag
+from kapelle.render.words import rfc3339
+
+if TYPE_CHECKING:
+    from kapelle.cli.context import Context
+
+NAME = "events"
+HELP = "stream what happens to containers"
+ARGUMENTS = "[SERVICE...]"
+FLAGS = (
+    Flag("--json", help="one JSON object per line"),
+    Flag(
+        "--since", value="TIME", default="", help="start at this time (RFC 3339, unix seconds, or an age such as 42m)"
+    ),
+    Flag("--until", value="TIME", default="", help="stop at this time (same forms as --since)"),
+)
+
+
+def run(context: Context, args: Args) -> int:
+    name = context.project_name()
+    path = f"{context.paths.project(name)}/events.jsonl"
+    now = time.time_ns()
+    since, until = common.moment(args.since), common.moment(args.until)
+    for row in _rows(path, now if since is None else since, until):
+        if args.rest and row.get("service") not in args.rest:
+            continue
+        context.stdout.write(_json(row) if args.json else _text(row))
+        context.stdout.flush()
+    return 0
+
+
+def _rows(path: str, since: int, until: int | None) -> Iterator[dict[str, Any]]:
+    """Events from `since` to `until`, waiting for what is still to come."""
+    for line in _lines(path, until):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # cut off by a crash
+        if isinstance(row, dict) and int(row.get("time", 0)) >= since:
+            if until is not None and int(row["time"]) > until:
+                return
+            yield row
+
+
+def _lines(path: str, until: int | None) -> Iterator[bytes]:
+    import select
+
+    from kapelle.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
+    from kapelle.state import store
+
+    store.make_directory(os.path.dirname(path))
+    notify = Inotify()
+    offset = 0
+    try:
+        notify.add(os.path.dirname(path), IN_MODIFY | IN_CREATE)
+        while True:
+            try:
+                with open(path, "rb") as f:
+                    f.seek(offset)
+                    data = f.read()
+            except FileNotFoundError:
+                data = b""
+            whole = data[: data.rfind(b"\n") + 1]
+            offset += len(whole)
+            yield from whole.splitlines()
+            left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9)
+            if left == 0.0 or not select.select([notify.fd], [], [], left)[0]:
+                return
+            notify.read()
+    finally:
+        notify.close()
+
+
+def _attributes(row: dict[str, Any]) -> dict[str, str]:
+    found = row.get("attributes")
+    return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _json(row: dict[str, Any]) -> str:
+    value = {
+        "time": rfc3339(int(row["time"])),
+        "type": "container",
+        "service": row.get("service", ""),
+        "id": row.get("id", ""),
+        "action": row.get("action", ""),
+        "attributes": _attributes(row),
+    }
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _text(row: dict[str, Any]) -> str:
+    moment = int(row["time"])
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment // 1_000_000_000))
+    attributes = ", ".join(f"{k}={v}" for k, v in sorted(_attributes(row).items()))
+    return f"{clock}.{moment // 1000 % 1_000_000:06d} container {row['action']} {row['id']} ({attributes})\n"

@@ -1,0 +1,255 @@
+"""`run`: one command in a new container of a service; what it depends on is started first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
+from kapelle.cli.flags import Args, Flag
+from kapelle.errors import UsageError
+from kapelle.plan import order
+from kapelle.plan.run import RunOptions
+from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer
+
+if TYPE_CHECKING:
+    from kapelle.cli.context import Context
+    from kapelle.model.project import Project
+    from kapelle.model.service import Mount, Port
+
+NAME = "run"
+HELP = "run one command in a new container"
+ARGUMENTS = "SERVICE [COMMAND] [ARG...]"
+STOP_AT_FIRST_POSITIONAL = True
+FLAGS = (
+    Flag("--build", help="build the images first"),
+    Flag("--cap-add", value="CAP", repeat=True, help="add a capability"),
+    Flag("--cap-drop", value="CAP", repeat=True, help="drop a capability"),
+    Flag("--detach", "-d", help="run in the background, print the container's ID"),
+    Flag("--entrypoint", value="COMMAND", help="replace the entrypoint"),
+    Flag("--env", "-e", value="NAME=VALUE", repeat=True, help="set a variable, or pass on the caller's (NAME)"),
+    Flag("--env-from-file", value="FILE", repeat=True, help="read variables from this file"),
+    Flag("--interactive", "-i", default=True, help="keep stdin open (default)"),
+    Flag("--label", "-l", value="K=V", repeat=True, help="add or replace a label", aliases=("--labels",)),
+    Flag("--name", value="NAME", default="", help="container name"),
+    Flag("--no-deps", help="leave the services that this one depends on alone"),
+    Flag("--no-tty", "-T", help="do not allocate a pseudo-terminal", aliases=("--no-TTY",)),
+    Flag("--publish", "-p", value="PORT", repeat=True, help="publish a port (short syntax)"),
+    Flag("--pull", value="POLICY", default="policy", help="always, missing or never"),
+    Flag("--quiet", "-q", help="no progress"),
+    Flag("--quiet-build", help="build without progress"),
+    Flag("--quiet-pull", help="pull without progress"),
+    Flag("--remove-orphans", help="also remove containers whose service is not in the file any more"),
+    Flag("--rm", help="remove the container when it ends"),
+    Flag("--service-ports", "-P", help="publish the ports of the service"),
+    Flag("--tty", "-t", hidden=True),
+    Flag("--use-aliases", help="answer to the service's names on its networks"),
+    Flag("--user", "-u", value="USER", default="", help="user for the process"),
+    Flag("--volume", "-v", value="MOUNT", repeat=True, help="a mount (short syntax)", aliases=("--volumes",)),
+    Flag("--workdir", "-w", value="DIR", default="", help="working directory for the process"),
+)
+
+
+def run(context: Context, args: Args) -> int:
+    if not args.rest:
+        raise UsageError("requires at least 1 arg(s), only received 0", hint="kap run web sh")
+    if args.quiet:
+        context.quieten()
+    target, *command = args.rest
+    project = context.load([target]).project
+    service = order.require(project, target)
+    from kapelle.cli import terminal
+
+    tty = bool(not args.no_tty and not args.detach and terminal.are_terminals(0, 1))
+    how = options_of(context, args)._replace(no_deps=bool(args.no_deps))
+    options = RunOptions(
+        command=tuple(command),
+        entrypoint=None if args.entrypoint is None else _words(args.entrypoint),
+        environment=_environment(context, args),
+        labels=tuple((k, v) for k, _, v in (row.partition("=") for row in args.label)),
+        user=args.user,
+        working_dir=args.workdir,
+        mounts=tuple(_mount(text, context.cwd) for text in args.volume),
+        ports=tuple(port for text in args.publish for port in _ports(text)),
+        service_ports=bool(args.service_ports),
+        use_aliases=bool(args.use_aliases),
+        cap_add=tuple(args.cap_add),
+        cap_drop=tuple(args.cap_drop),
+        name=args.name,
+        tty=tty or bool(args.tty and args.detach),
+        interactive=bool(args.interactive) and not args.detach,
+        remove=bool(args.rm),
+        no_deps=bool(args.no_deps),
+    )
+    with context.locked(project.name):
+        tell_unsupported(context, project, how._replace(targets=(target,)))
+        plan = plan_dependencies(context, project, service, os.urandom(32).hex(), options, how)
+        if context.dry_run:
+            context.run_plan(plan, project)
+            return 0
+        create = next(s for s in plan.steps if isinstance(s, CreateContainer) and s.oneoff)
+        context.run_plan(plan, project)
+        context.renderer.settle()
+        project = project._replace(services=tuple(create.service if s.name == target else s for s in project.services))
+        if args.detach:
+            context.engine().perform(StartContainer(create.name, target), project, _silent)
+            made = next(c for c in context.engine().observe(project.name).containers if c.name == create.name)
+            context.stdout.write(f"{made.id}\n")
+            return 0
+        started = _start(context, project, create)
+    return _attend(context, project, create, started, forward=bool(args.interactive))
+
+
+def _silent(_: object) -> None:
+    """The one-off has no progress lines of its own (cli.md 2)."""
+
+
+def _start(context: Context, project: Project, create: CreateContainer) -> object:
+    """Start on the caller's own streams or on a terminal; engines without that are followed through their log."""
+    if context.engine().name != "native":
+        context.engine().perform(StartContainer(create.name, create.service.name), project, _silent)
+        return None
+    from kapelle.cli import terminal
+    from kapelle.engines.native import oneoff
+
+    sys.stdout.flush()
+    streams = (0, 1, 2)
+    if not create.service.stdin_open:
+        streams = (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 1, 2)
+    try:
+        return oneoff.start(
+            context.paths,
+            project.name,
+            create.name,
+            tty=create.service.tty,
+            size=terminal.size_of(1) if create.service.tty else None,
+            streams=streams,
+        )
+    except BaseException:
+        context.engine().perform(RemoveContainer(create.name, create.service.name, force=True), project, _silent)
+        raise
+
+
+def _attend(context: Context, project: Project, create: CreateContainer, started: object, *, forward: bool) -> int:
+    """Wait for the end; its code is ours. Signals go to the container; a second Ctrl-C kills it."""
+    engine = context.engine()
+    if started is None:
+        container = next(c for c in engine.observe(project.name).containers if c.name == create.name)
+        for line in engine.logs((container,), follow=True):
+            out = context.stderr if line.stream == "stderr" else context.stdout
+            out.write(line.text.decode("utf-8", "replace") + "\n")
+        code = next((c for _, c in engine.wait((container,))), 0)
+        if create.remove_on_exit:
+            _remove(context, project, create)
+        return code
+    from kapelle.cli import terminal
+    from kapelle.engines.native.oneoff import Started
+
+    assert isinstance(started, Started)
+    if started.terminal >= 0:
+        terminal.connect(started.terminal, forward_input=forward)
+        return started.wait()
+
+    def pass_on(number: int, _frame: object) -> None:
+        from kapelle.plan.steps import KillContainer
+
+        name = signal.Signals(number).name
+        engine.perform(KillContainer(create.name, create.service.name, name), project, _silent)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, pass_on)
+    return started.wait()
+
+
+def _remove(context: Context, project: Project, create: CreateContainer) -> None:
+    step = RemoveContainer(create.name, create.service.name, volumes=True, force=True)
+    context.engine().perform(step, project, _silent)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """--entrypoint as a shell would split it; "" takes the entrypoint away."""
+    import shlex
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as e:
+        raise UsageError(f"--entrypoint {text!r}: {e}") from None
+
+
+def _environment(context: Context, args: Args) -> tuple[tuple[str, str | None], ...]:
+    """Files first, then -e; a bare name takes the caller's value, and is left out when the caller has none."""
+    found: dict[str, str | None] = {}
+    for path in args.env_from_file:
+        try:
+            with open(path, encoding="utf-8") as f:
+                rows = [line.strip() for line in f]
+        except OSError as e:
+            raise UsageError(f"--env-from-file {path}: {e.strerror}") from None
+        for row in rows:
+            if row and not row.startswith("#"):
+                name, equals, value = row.partition("=")
+                found[name] = value.strip("\"'") if equals else context.environ.get(name)
+    for row in args.env:
+        name, equals, value = row.partition("=")
+        if not name:
+            raise UsageError(f"invalid environment variable: {row}", hint="-e NAME=VALUE")
+        if equals:
+            found[name] = value
+        elif name in context.environ:
+            found[name] = context.environ[name]
+    return tuple(found.items())
+
+
+def _mount(text: str, cwd: str) -> Mount:
+    """The short syntax of a mount: [SOURCE:]TARGET[:MODE]. A source that is a path is relative to the caller."""
+    from kapelle.model.service import Mount
+
+    parts = text.split(":")
+    if len(parts) == 1:
+        return Mount("volume", "", _target(text, text))
+    source, target, *modes = parts
+    options = modes[0].split(",") if modes else []
+    if len(modes) > 1 or not source:
+        raise UsageError(f"invalid --volume: {text}", hint="-v ./data:/data:ro")
+    read_only = "ro" in options
+    if source.startswith(("/", ".", "~")):
+        place = os.path.normpath(os.path.join(cwd, os.path.expanduser(source)))
+        return Mount("bind", place, _target(target, text), read_only)
+    return Mount("volume", source, _target(target, text), read_only, nocopy="nocopy" in options)
+
+
+def _target(path: str, text: str) -> str:
+    if not path.startswith("/"):
+        raise UsageError(
+            f"invalid --volume: {text}: the place in the container must be absolute", hint="-v ./data:/data"
+        )
+    return os.path.normpath(path)
+
+
+def _ports(text: str) -> list[Port]:
+    """The short syntax of a port: [[HOST_IP:]PUBLISHED:]TARGET[/PROTOCOL], ranges of equal length included."""
+    from kapelle.model.service import Port
+
+    rest, _, protocol = text.partition("/")
+    address, published = "", ""
+    if rest.startswith("["):
+        address, _, rest = rest[1:].partition("]:")
+        published, _, target = rest.rpartition(":")
+    else:
+        head, _, target = rest.rpartition(":")
+        address, _, published = head.rpartition(":")
+    first, _, last = target.partition("-")
+    if not first.isdigit() or (last and not last.isdigit()) or protocol not in ("", "tcp", "udp"):
+        raise UsageError(f"invalid --publish: {text}", hint="-p 8080:80")
+    targets = range(int(first), int(last or first) + 1)
+    outer, _, outer_last = published.partition("-")
+    if published and not (outer.isdigit() and (not outer_last or outer_last.isdigit())):
+        raise UsageError(f"invalid --publish: {text}", hint="-p 8080:80")
+    if len(targets) == 1:
+        return [Port(targets[0], published, protocol or "tcp", address)]
+    outers = [str(int(outer) + n) for n in range(len(targets))] if outer else [""] * len(targets)
+    if outer and int(outer_last or outer) - int(outer) + 1 != len(targets):
+        raise UsageError(f"invalid --publish: {text}: the ranges differ in length", hint="-p 8000-8002:8000-8002")
+    return [Port(t, o, protocol or "tcp", address) for t, o in zip(targets, outers, strict=True)]
