@@ -1,0 +1,91 @@
+"""Two canonical trees → one: a later file over an earlier one, by the table's merge rules. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from kapelle.compose.keys import ROOT, SERVICE, Node
+from kapelle.compose.tree import Map, Seq, copy
+
+
+def merge(earlier: Map, later: Map, node: Node = ROOT) -> Map:
+    """`later` over `earlier`; both are left as they are. Null in the later leaves the earlier value."""
+    out = Map(earlier, dict(earlier.at))
+    for key, value in later.items():
+        at = later.at.get(key)
+        below = node.child(key)
+        if key not in out or out[key] is None:
+            out.put(key, value, at)
+        elif value is not None:
+            out.put(key, _value(out[key], value, below), at)
+    return out
+
+
+def merge_service(earlier: Map, later: Map) -> Map:
+    """One service over another, as `extends` does."""
+    return merge(earlier, later, SERVICE)
+
+
+def _value(earlier: Any, later: Any, node: Node | None) -> Any:
+    rule = node.key.merge if node is not None and node.key is not None else ""
+    if rule == "replace":
+        return later
+    if rule == "logging" and earlier.get("driver", later.get("driver")) != later.get("driver", earlier.get("driver")):
+        return later
+    if isinstance(earlier, Map) and isinstance(later, Map):
+        return merge(earlier, later, node or Node())
+    if isinstance(earlier, Seq) and isinstance(later, Seq):
+        return _lists(earlier, later, rule)
+    return later
+
+
+def _lists(earlier: Seq, later: Seq, rule: str) -> Seq:
+    identity = _IDENTITY.get(rule)
+    out = Seq(earlier, list(earlier.at))
+    if identity is None:
+        for number, item in enumerate(later):
+            out.add(item, later.at[number])
+        return out
+    places = {identity(item): number for number, item in enumerate(out)}
+    for number, item in enumerate(later):
+        who = identity(item)
+        if who not in places:
+            places[who] = len(out)
+            out.add(item, later.at[number])
+        elif rule != "unique":
+            at = places[who]
+            merged = merge(out[at], item) if rule == "subnet" and isinstance(out[at], Map) else item
+            out[at], out.at[at] = merged, later.at[number]
+    return out
+
+
+def _target(item: Any) -> Hashable:
+    return item.get("target") or item.get("source") if isinstance(item, Map) else item
+
+
+def _port(item: Any) -> Hashable:
+    return tuple(str(item.get(k, "")) for k in ("host_ip", "target", "published", "protocol"))
+
+
+_IDENTITY: dict[str, Callable[[Any], Hashable]] = {
+    "unique": lambda item: item if isinstance(item, Hashable) else repr(item),
+    "target": _target,
+    "path": lambda item: item["path"],
+    "port": _port,
+    "subnet": lambda item: item.get("subnet", ""),
+}
+
+
+def remove_paths(tree: Map, removals: tuple[tuple[str | int, ...], ...]) -> Map:
+    """`tree` without what `!reset` and `!override` of the next file name."""
+    if not removals:
+        return tree
+    out: Map = copy(tree)
+    for path in removals:
+        place: Any = out
+        for step in path[:-1]:
+            place = place.get(str(step)) if isinstance(place, Map) else None
+        if isinstance(place, Map) and isinstance(path[-1], str):
+            place.drop(path[-1])
+    return out

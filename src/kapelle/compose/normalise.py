@@ -1,0 +1,247 @@
+"""The merged tree → the whole project: defaults, implied parts, names; what is not used is left out. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kapelle.compose.tree import Map, Seq, position
+from kapelle.errors import ComposeFileError, KapelleError
+
+
+def defaults(tree: Map) -> None:
+    """Implied parts of services: the default network, dependencies, build defaults, targets of secrets."""
+    used_default = False
+    for service in services(tree).values():
+        _build(service)
+        if not service.get("networks") and "network_mode" not in service and "provider" not in service:
+            service["networks"] = Map({"default": None})
+        if "default" in (service.get("networks") or {}):
+            used_default = True
+        _dependencies(service)
+        for grant in service.get("secrets") or ():
+            target = grant.get("target") or grant.get("source", "")
+            grant["target"] = target if target.startswith("/") else f"/run/secrets/{target}"
+        if service.get("pull_policy") == "if_not_present":
+            service["pull_policy"] = "missing"
+    if used_default:
+        networks = tree.setdefault("networks", Map())
+        if networks.get("default") is None:
+            networks["default"] = Map()
+
+
+def services(tree: Map) -> Map:
+    found: Map = tree.setdefault("services", Map())
+    return found
+
+
+def _build(service: Map) -> None:
+    build = service.get("build")
+    if isinstance(build, Map):
+        build.setdefault("context", ".")
+        if "dockerfile_inline" not in build:
+            build.setdefault("dockerfile", "Dockerfile")
+
+
+def _dependencies(service: Map) -> None:
+    implied: list[tuple[str, bool, Any]] = []
+    for key in ("network_mode", "ipc", "pid", "uts", "cgroup"):
+        mode = service.get(key)
+        if isinstance(mode, str) and mode.startswith("service:"):
+            implied.append((mode[8:], True, service.at.get(key)))
+    for link in service.get("links") or ():
+        implied.append((link.split(":")[0], True, service.at.get("links")))
+    for source in service.get("volumes_from") or ():
+        if not source.startswith("container:"):
+            implied.append((source.split(":")[0], False, service.at.get("volumes_from")))
+    if not implied:
+        return
+    needs = service.setdefault("depends_on", Map())
+    for name, restart, mark in implied:
+        if name not in needs:
+            row = Map({"condition": "service_started", "required": True})
+            if restart:
+                row["restart"] = True
+            needs.put(name, row, mark)
+
+
+def names(tree: Map, project: str) -> None:
+    """Names of networks, volumes, configs and secrets: PROJECT_key, or as written."""
+    for kind in ("networks", "volumes", "configs", "secrets"):
+        for key, item in list((tree.get(kind) or {}).items()):
+            if item is None:
+                item = tree[kind][key] = Map()
+            external = item.get("external")
+            if isinstance(external, Map):
+                item.setdefault("name", external.get("name", key))
+                item["external"] = True
+            if item.get("external") is False:
+                item.drop("external")
+            item.setdefault("name", key if item.get("external") else f"{project}_{key}")
+
+
+def drop_unused(tree: Map) -> None:
+    """Leave out networks, volumes, configs and secrets that no service of the tree uses."""
+    kinds = ("networks", "volumes", "configs", "secrets", "models")
+    used: dict[str, set[str]] = {kind: set() for kind in kinds}
+    for service in services(tree).values():
+        used["networks"].update(service.get("networks") or ())
+        used["models"].update(service.get("models") or ())
+        used["volumes"].update(
+            m["source"] for m in service.get("volumes") or () if m.get("type") == "volume" and m.get("source")
+        )
+        for kind in ("configs", "secrets"):
+            used[kind].update(g.get("source") for g in service.get(kind) or ())
+        build = service.get("build")
+        if isinstance(build, Map):
+            used["secrets"].update(g.get("source") for g in build.get("secrets") or ())
+    for kind, wanted in used.items():
+        have = tree.get(kind)
+        if isinstance(have, Map):
+            for key in [k for k in have if k not in wanted and not k.startswith("x-")]:
+                have.drop(key)
+            if not have:
+                tree.drop(kind)
+
+
+def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
+    """References that lead nowhere, and settings that exclude each other."""
+    mistakes: list[KapelleError] = []
+    known = services(tree)
+
+    def wrong(text: str, mark: Any, hint: str = "", code: str = "") -> None:
+        mistakes.append(
+            ComposeFileError(f"{text}: invalid compose project", where=position(mark), hint=hint, code=code)
+        )
+
+    for name, service in known.items():
+        if not any(k in service for k in ("image", "build", "provider")):
+            wrong(
+                f'service "{name}" has neither an image nor a build context specified',
+                known.at.get(name),
+                f"add image: or build: to {name}",
+            )
+        for other, row in (service.get("depends_on") or {}).items():
+            if other in known or not row.get("required", True):
+                continue
+            mark = service["depends_on"].at.get(other) or service.at.get("depends_on")
+            if other in disabled:
+                profiles = ", ".join(disabled[other].get("profiles") or ())
+                wrong(
+                    f'service "{name}" depends on undefined service "{other}"', mark,
+                    f"{other} is in profile {profiles}, which is not active: kap --profile NAME …, "
+                    "or set required: false on the dependency", "KAP403",
+                )  # fmt: skip
+            else:
+                wrong(
+                    f'service "{name}" depends on undefined service "{other}"', mark,
+                    f'define "{other}" under services, or set required: false on the dependency',
+                )  # fmt: skip
+        if service.get("network_mode") and service.get("networks"):
+            wrong(
+                f"service {name} declares mutually exclusive `network_mode` and `networks`",
+                service.at.get("network_mode"),
+                "remove one of them",
+            )
+        mistakes += _references(tree, name, service, wrong)
+        _pairs(name, service, wrong)
+    mistakes += _circle(known)
+    for kind in ("configs", "secrets"):
+        for key, item in (tree.get(kind) or {}).items():
+            if item and not any(k in item for k in ("file", "environment", "content", "external")):
+                wrong(f'{kind[:-1]} "{key}" must declare either `file` or `environment`', tree[kind].at.get(key))
+    return mistakes
+
+
+def _references(tree: Map, name: str, service: Map, wrong: Any) -> list[KapelleError]:
+    for network in service.get("networks") or ():
+        if network not in (tree.get("networks") or {}):
+            wrong(
+                f'service "{name}" refers to undefined network {network}',
+                service["networks"].at.get(network) or service.at.get("networks"),
+                f'add "{network}:" under networks at the top level',
+            )
+    for number, mount in enumerate(service.get("volumes") or ()):
+        source = mount.get("source")
+        if mount.get("type") == "volume" and source and source not in (tree.get("volumes") or {}):
+            wrong(
+                f'service "{name}" refers to undefined volume {source}',
+                service["volumes"].at[number],
+                f'add "{source}:" under volumes at the top level; a folder begins with ./ or /',
+            )
+    for kind in ("configs", "secrets"):
+        rows = service.get(kind) or Seq()
+        for number, grant in enumerate(rows):
+            if grant.get("source") not in (tree.get(kind) or {}):
+                wrong(
+                    f'service "{name}" refers to undefined {kind[:-1]} {grant.get("source")}',
+                    rows.at[number],
+                    f'add "{grant.get("source")}:" under {kind} at the top level',
+                )
+    return []
+
+
+_SAME = (
+    ("mem_limit", ("limits", "memory")),
+    ("mem_reservation", ("reservations", "memory")),
+    ("cpus", ("limits", "cpus")),
+    ("pids_limit", ("limits", "pids")),
+)
+
+
+def _pairs(name: str, service: Map, wrong: Any) -> None:
+    """Two spellings of one setting must agree."""
+    deploy = service.get("deploy") or {}
+    for key, (group, field) in _SAME:
+        other = ((deploy.get("resources") or {}).get(group) or {}).get(field)
+        if key in service and other is not None and service[key] != other:
+            wrong(
+                f"services.{name}: can't set distinct values on '{key}' and 'deploy.resources.{group}.{field}'",
+                service.at.get(key),
+                f"remove {key}, or give both the same value",
+            )
+    replicas = deploy.get("replicas")
+    if "scale" in service and replicas is not None and service["scale"] != replicas:
+        wrong(
+            f"services.{name}: can't set distinct values on 'scale' and 'deploy.replicas'",
+            service.at.get("scale"),
+            "remove one of them",
+        )
+    scale = service.get("scale", replicas)
+    if service.get("container_name") and isinstance(scale, int) and scale > 1:
+        wrong(
+            f"services.deploy.replicas: can't set container_name and {name} as container name must be unique",
+            service.at.get("container_name"),
+            "remove container_name",
+        )
+
+
+def _circle(known: Map) -> list[KapelleError]:
+    """The first circle of dependencies, as `a -> b -> a`."""
+    state: dict[str, int] = {}
+    for start in known:
+        trail: list[str] = []
+        stack = [(start, iter(known[start].get("depends_on") or ()))]
+        if state.get(start):
+            continue
+        state[start] = 1
+        trail.append(start)
+        while stack:
+            name, rest = stack[-1]
+            following = next(rest, None)
+            if following is None:
+                stack.pop()
+                trail.pop()
+                state[name] = 2
+            elif following in known and state.get(following) == 1:
+                circle = [*trail[trail.index(following) :], following]
+                where = position(known[name].get("depends_on").at.get(following) or known[name].at.get("depends_on"))
+                return [
+                    ComposeFileError(
+                        f"dependency cycle detected: {' -> '.join(circle)}", where=where, hint="remove one of them"
+                    )
+                ]
+            elif following in known and not state.get(following):
+                state[following] = 1
+                trail.append(following)
+                stack.append((following, iter(known[following].get("depends_on") or ())))
+    return []

@@ -1,0 +1,19 @@
+"""Which services are on: profiles, and services named on the command line. Pure."""
+
+from __future__ import annotations
+
+from kapelle.compose.normalise import services
+from kapelle.compose.tree import Map
+
+
+def split(tree: Map, active: tuple[str, ...], named: tuple[str, ...]) -> Map:
+    """Take services of inactive profiles out of the tree; they are returned. Naming a service turns it on."""
+    have = services(tree)
+    on = set(active)
+    off = Map()
+    for name in list(have):
+        wanted = have[name].get("profiles") or ()
+        if wanted and "*" not in on and name not in named and not on.intersection(wanted):
+            off.put(name, have[name], have.at.get(name))
+            have.drop(name)
+    return off
