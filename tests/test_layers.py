@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "events": {"errors"},
     "model": {"errors"},
-    "compose": {"errors", "model"},
+    "compose": {"errors", "events", "model"},
     "plan": {"errors", "model"},
     "linux": {"errors"},
     "state": {"errors", "model", "events"},

@@ -36,7 +36,7 @@ class Options(NamedTuple):
 class Loaded(NamedTuple):
     project: Project
     notices: tuple[Notice, ...]
-    sources: tuple[tuple[str, str], ...]  # path, SHA-256 in hex of every file that was read
+    sources: tuple[str, ...]  # every file that was read
     variables: Mapping[str, str]  # what interpolation sees
     tree: Map  # canonical, as `config` prints it
     all_profiles: tuple[str, ...]
@@ -144,7 +144,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         for n, where in reading.missing.items()
     ]
     project = _bind(tree, off, name, base, paths, env_files if options.env_files else [], active, variables)
-    return Loaded(project, tuple(notices), tuple(source.sources.items()), first, tree, tuple(every))
+    return Loaded(project, tuple(notices), tuple(source.sources), first, tree, tuple(every))
 
 
 def _bind(
