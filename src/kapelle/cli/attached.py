@@ -79,7 +79,8 @@ class _Foreground:
         self.printer: Output | None = None
 
     def run(self) -> int:
-        before = signal.signal(signal.SIGTERM, _as_interrupt)
+        # also where a shell started us with SIGINT ignored (`kap up &` in a script)
+        before = [signal.signal(number, _as_interrupt) for number in (signal.SIGTERM, signal.SIGINT)]
         try:
             with self.context.locked(self.project.name):
                 self.since = time.time_ns()
@@ -97,7 +98,8 @@ class _Foreground:
         finally:
             if self.printer is not None:
                 self.printer.close()
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+                signal.signal(number, handler)
 
     def _attach(self) -> None:
         """Choose whose output is shown and whose end is awaited; say so."""
@@ -255,7 +257,8 @@ class Output:
         self.lock = threading.Lock()
         self.dirty = threading.Event()
         self.closed = False
-        threading.Thread(target=self._flusher, daemon=True).start()
+        self.thread = threading.Thread(target=self._flusher, daemon=True)
+        self.thread.start()
 
     def line(self, line: LogLine) -> None:
         with self.lock:
@@ -285,6 +288,7 @@ class Output:
     def close(self) -> None:
         self.closed = True
         self.dirty.set()
+        self.thread.join(1)
         with self.lock:
             try:
                 self.printer.flush()

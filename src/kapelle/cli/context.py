@@ -161,8 +161,8 @@ class Context:
             code="KAP101",
         )
 
-    def run_plan(self, plan: Plan, project: Project) -> None:
-        """Perform a plan with its progress shown; a dry run prints it instead."""
+    def run_plan(self, plan: Plan, project: Project, *, silent: str = "") -> None:
+        """Perform a plan with its progress shown (but that of the container `silent`); a dry run prints it instead."""
         for warning in plan.warnings:
             from kapelle.events import Notice
 
@@ -172,7 +172,11 @@ class Context:
             return
         from kapelle.engine import executor
 
-        executor.execute(plan, self.engine(), project, self.emit, limit=self.parallel())
+        def emit(event: Event) -> None:
+            if getattr(event, "resource", "") != "container" or getattr(event, "name", "") != silent:
+                self.emit(event)
+
+        executor.execute(plan, self.engine(), project, emit if silent else self.emit, limit=self.parallel())
 
     def parallel(self) -> int:
         """How many steps may run at a time; 0 for no bound."""

@@ -49,7 +49,7 @@ class World:
         self.behaviours: dict[str, Behaviour] = {}
         self.performed: list[str] = []
         self.lines: dict[str, list[LogLine]] = {}
-        self.now = 1_700_000_000.0
+        self.now = 2_000_000_000.0  # later than any clock a test meets, so that `since` lets its lines through
         self._last = 0
 
     def identifier(self) -> str:
@@ -381,8 +381,14 @@ class FakeEngine:
             yield from lines if tail is None else lines[len(lines) - min(tail, len(lines)) :]
 
     def wait(self, containers: tuple[Container, ...]) -> Iterator[tuple[Container, int]]:
-        """Those that have ended; nothing here ends by itself later."""
-        for container in containers:
-            now = self._named(container.name)
-            if not now.alive:
-                yield now, now.exit_code
+        """Each as it ends: by its behaviour, or because another thread stops it."""
+        from time import sleep
+
+        pending = list(containers)
+        while pending:
+            for container in list(pending):
+                now = self.world.containers.get(container.name)
+                if now is None or not now.alive:
+                    pending.remove(container)
+                    yield now or container, now.exit_code if now else 137
+            sleep(0.002)

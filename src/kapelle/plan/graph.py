@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kapelle.plan import steps
 from kapelle.plan.steps import Step, key_of, line_of
 
 IMAGES, CLEARING, STORAGE, CREATING, STARTING, ONE_OFF, REMOVING, CLOSING = range(8)
@@ -85,6 +86,21 @@ class Plan(NamedTuple):
         return json.dumps({"steps": steps, "unchanged": unchanged, "warnings": list(self.warnings)}, indent=2) + "\n"
 
 
+_USUAL: dict[type, int] = {
+    steps.PullImage: IMAGES,
+    steps.BuildImage: IMAGES,
+    steps.CreateNetwork: STORAGE,
+    steps.CreateVolume: STORAGE,
+    steps.CreateContainer: CREATING,
+    steps.StartContainer: STARTING,
+    steps.RestartContainer: STARTING,
+    steps.WaitFor: STARTING,
+    steps.RemoveNetwork: CLOSING,
+    steps.RemoveVolume: CLOSING,
+    steps.RemoveImage: CLOSING,
+}
+
+
 class Builder:
     """Collects steps and edges; `plan()` orders them. A key that is added twice is kept once."""
 
@@ -93,9 +109,14 @@ class Builder:
         self.warnings: list[str] = []
         self.unchanged: list[tuple[str, str]] = []
 
-    def add(self, step: Step, stage: int, after: Iterable[str] = ()) -> str:
-        """Add a step; its key. Edges to steps that are not in the plan (or of another stage) are dropped later."""
+    def add(self, step: Step, stage: int | None = None, after: Iterable[str] = ()) -> str:
+        """Add a step; its key. Edges to steps that are not in the plan (or of another stage) are dropped later.
+
+        Without a stage it gets its kind's usual one.
+        """
         key = key_of(step)
+        if stage is None:
+            stage = _USUAL.get(type(step), REMOVING)
         if key not in self._nodes:
             self._nodes[key] = Node(step, stage, tuple(dict.fromkeys(after)))
         return key

@@ -32,6 +32,11 @@ def needed(project: Project, targets: Sequence[str], *, deps: bool = True) -> li
     return [by_name[n] for n in sort(edges)]
 
 
+def select(project: Project, names: Sequence[str], *, with_dependencies: bool = True) -> list[Service]:
+    """The same for commands that speak of dependencies by a flag of their own (pull, push, build)."""
+    return needed(project, names, deps=with_dependencies)
+
+
 def require(project: Project, name: str) -> Service:
     """The service of that name; "no such service" with the nearest name when there is none."""
     service = project.service(name)

@@ -30,6 +30,8 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    tail = _tail(args.tail)
+    since, until = common.moment(args.since), common.moment(args.until)
     name = context.project_name()
     engine = context.engine()
     everyone = engine.observe(name).containers
@@ -49,13 +51,7 @@ def run(context: Context, args: Args) -> int:
         timestamps=bool(args.timestamps),
         colours=not args.no_color and context.colours(context.stdout),
     )
-    lines = engine.logs(
-        chosen,
-        follow=bool(args.follow),
-        tail=_tail(args.tail),
-        since=common.moment(args.since),
-        until=common.moment(args.until),
-    )
+    lines = engine.logs(chosen, follow=bool(args.follow), tail=tail, since=since, until=until)
     if args.follow:
         from kapelle.cli.attached import Output
 

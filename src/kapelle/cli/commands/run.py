@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
+from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.plan import order
@@ -90,7 +91,8 @@ def run(context: Context, args: Args) -> int:
             context.run_plan(plan, project)
             return 0
         create = next(s for s in plan.steps if isinstance(s, CreateContainer) and s.oneoff)
-        context.run_plan(plan, project)
+        show_unchanged(context, plan.unchanged)
+        context.run_plan(plan, project, silent=create.name)
         context.renderer.settle()
         project = project._replace(services=tuple(create.service if s.name == target else s for s in project.services))
         if args.detach:
