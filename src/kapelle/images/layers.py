@@ -36,6 +36,7 @@ class _Pump:
         self._pieces = pieces
         self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
         self._stop = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="layer", daemon=True)
 
     def __enter__(self) -> _Pump:
@@ -62,11 +63,13 @@ class _Pump:
         self._queue.put(end)
 
     def __iter__(self) -> Iterator[bytes]:
-        while True:
+        while not self._ended:
             piece = self._queue.get()
             if piece is None:
+                self._ended = True
                 return
             if isinstance(piece, BaseException):
+                self._ended = True
                 raise piece
             yield piece
 

@@ -39,6 +39,7 @@ def main() -> None:
     """Entry of a new keeper process: argv[1] is the project's settings as JSON, descriptor 3 the socket."""
     settings = json.loads(sys.argv[1])
     if os.environ.pop(PROTECTED, "") != "1":
+        process.close_range(4)  # what the command happened to have open
         _protect_interpreter()
     process.set_name("kap-keeper")
     for name in ("HOME", "PATH", "LANG"):  # nothing of the caller's environment is ours to hand on

@@ -1,0 +1,39 @@
+"""`load`: images from an archive of docker save, podman save or skopeo, or from an OCI layout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from kapelle.cli.flags import Args, Flag
+from kapelle.errors import UsageError
+
+if TYPE_CHECKING:
+    from kapelle.cli.context import Context
+
+NAME = "load"
+HELP = "load images from an archive"
+ARGUMENTS = ""
+FLAGS = (
+    Flag("--input", "-i", value="FILE", default="", help="archive or layout folder; default: standard input"),
+    Flag("--quiet", "-q", help="print nothing but the names"),
+)
+
+
+def run(context: Context, args: Args) -> int:
+    from kapelle.images import reference
+    from kapelle.images.archive import load
+    from kapelle.images.store import Store
+
+    if args.rest:
+        raise UsageError(f"load takes no words, got {args.rest[0]}", hint=f"kap load -i {args.rest[0]}")
+    if not args.input and sys.stdin.isatty():
+        raise UsageError("requested load from stdin, but stdin is empty", hint="kap load -i FILE")
+    store = Store(context.paths.images)
+    images = load(args.input or sys.stdin.buffer, store, (lambda _: None) if args.quiet else context.emit)
+    for image in images:
+        for name in image.names:
+            context.stdout.write(f"Loaded image: {reference.familiar(reference.parse(name))}\n")
+        if not image.names:
+            context.stdout.write(f"Loaded image ID: {image.id}\n")
+    return 0
