@@ -20,6 +20,9 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte 0x50 to 0x5f: zstd:chunked layers may begin so
 
+# whose exceptions say that the data is bad
+_LIBRARIES = ("zlib", "isal", "igzip_lib", "isal_zlib", "backports", "compression", "_lzma", "_zstd", "lzma")
+
 
 def kind_of(head: bytes) -> str:
     """ "gzip", "zstd", "xz", "bzip2", or "" for plain bytes."""
@@ -54,7 +57,7 @@ def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
     except ImageError:
         raise
     except Exception as e:
-        if type(e).__module__.split(".")[0] in ("zlib", "isal", "backports", "compression", "_lzma", "_zstd", "lzma"):
+        if type(e).__module__.split(".")[0] in _LIBRARIES:
             raise _damaged(kind, str(e)) from e
         if kind == "bzip2" and isinstance(e, OSError) and e.errno is None:
             raise _damaged(kind, str(e)) from e
