@@ -25,7 +25,7 @@ from agent.sessions import RECENT_MESSAGES, Sessions
 
 SETTINGS = settings.read()
 STARTED = time.monotonic()
-NO_DATABASE = (psycopg.Error, PoolTimeout)
+NO_DATABASE = (psycopg.OperationalError, PoolTimeout)
 
 logging.basicConfig(level=SETTINGS.log_level.upper(), format="%(levelname)s: %(name)s: %(message)s")
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -51,7 +51,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(title="Agent", description="A chat agent with a memory.", version="1.0", lifespan=lifespan)
 
 
-@app.exception_handler(psycopg.Error)
+@app.exception_handler(psycopg.OperationalError)
 @app.exception_handler(PoolTimeout)
 async def database_is_away(_: Request, error: Exception) -> JSONResponse:
     log.error("the database does not answer: %s", error)
@@ -194,7 +194,9 @@ async def _converse(
                 else:
                     answer += piece.text
                     yield "token", {"text": piece.text}
-        await memory.add(session_id, [("user", message, brain.memorable(message)), ("assistant", answer, False)])
+        # shielded: who closes the page now has still said it
+        said = [("user", message, brain.memorable(message)), ("assistant", answer, False)]
+        await asyncio.shield(asyncio.create_task(memory.add(session_id, said)))
     except brains.BrainFailed as e:
         log.error("%s", e)
         yield "error", {"detail": str(e)}

@@ -34,7 +34,7 @@ _ANY_WORD = "nullif(replace(plainto_tsquery('english', %(words)s)::text, ' & ', 
 _SEARCH_BOX = "websearch_to_tsquery('english', %(words)s)"
 _FIND = """
     select conversation_id, content, said_at, ts_rank(words, query) as rank
-    from messages, {query} as query
+    from messages, (select {query} as query) as asked
     where memorable and words @@ query
     order by rank desc, id desc
     limit %(most)s
@@ -67,8 +67,9 @@ class Memory:
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raises psycopg.Error or psycopg_pool.PoolTimeout when the database does not answer."""
-        await self._rows("select 1")
+        """Raises psycopg.OperationalError or psycopg_pool.PoolTimeout when the database does not answer."""
+        async with self._pool.connection(timeout=2) as connection:
+            await connection.execute("select 1")
 
     async def add(self, conversation: UUID, messages: Sequence[tuple[str, str, bool]]) -> None:
         """Append (role, content, memorable), all or none; the conversation begins with its first message."""

@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 _GREETING = re.compile(r"(hi|hello|hey|good (morning|day|evening))\b[\s,!.\w]{0,20}$", re.I)
 _THANKS = re.compile(r"(thanks|thank you|great|ok|okay|bye|goodbye)\b[\s,!.\w]{0,20}$", re.I)
-_SELF = re.compile(r"\b(who|what) are you\b|\bare you (an? )?(ai|bot|llm|human|model|real|chatgpt|gpt)\b", re.I)
+_SELF = re.compile(r"\b(who|what) are you\b|\bare you (an? )?(\w+ )?(ai|bot|llm|human|model|real|chatgpt|gpt)\b", re.I)
 _HELP = re.compile(r"^help\b|\bwhat can you do\b|\bhow do(es)? (you|this) work\b", re.I)
 _TIME = re.compile(
     r"\b(what|tell me|know|which)\b.*\b(time|date|day)\b.*\b(is it|now|today|in)\b"
@@ -79,7 +79,7 @@ def decide(message: str) -> Decision:
             reply="You are welcome. I keep what you told me, also when you come back later.", cacheable=True
         )
     if found := _REMEMBER.match(text):
-        return Decision("remember", found["what"].rstrip(), memorable=True)
+        return Decision("remember", found["what"].rstrip(" ."), memorable=True)
     if found := _RECALL.search(text):
         what = (found["what"] or found["too"] or found["also"] or "").strip(" ?!.")
         return Decision("recall", re.sub(r"^(about|of|for|that|if)\s+", "", what) or text)

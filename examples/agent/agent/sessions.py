@@ -31,8 +31,8 @@ class Sessions:
             Redis.from_url(
                 settings.redis_url,
                 decode_responses=True,
-                socket_connect_timeout=2,
-                socket_timeout=2,
+                socket_connect_timeout=1,
+                socket_timeout=1,
                 health_check_interval=15,
             )
         )
