@@ -112,7 +112,7 @@ class _Foreground:
         self.watched = {c.name: c for c in containers if c.service in (targets or mine)}
         visible = [c for c in containers if c.service in shown]
         self.visible = {c.name: c for c in visible}
-        self.context.renderer.settle()
+        self.context.share_screen()
         context, chosen = self.context, self.chosen
         self.printer = Output(
             LogPrinter(
@@ -143,10 +143,7 @@ class _Foreground:
                 self._follow([event.name])
             emit(event)
 
-        try:
-            executor.execute(todo, self.engine, self.project, emit_and_follow, limit=self.context.parallel())
-        finally:
-            self.context.renderer.settle()
+        executor.execute(todo, self.engine, self.project, emit_and_follow, limit=self.context.parallel())
         self._follow([n for n in sorted({*self.visible, *self.watched}) if n not in self.following])
 
     def _follow(self, names: list[str]) -> None:

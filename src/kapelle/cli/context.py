@@ -13,6 +13,7 @@ from kapelle.state import paths as places
 
 if TYPE_CHECKING:
     from kapelle.cli.flags import Args
+    from kapelle.cli.reading import Reader
     from kapelle.compose.load import Loaded, Options
     from kapelle.engine.protocol import Engine
     from kapelle.events import Event
@@ -141,10 +142,19 @@ class Context:
 
     # ---- the engine ----------------------------------------------------------------------------------------
 
+    def engine_name(self) -> str:
+        return str(self.given.engine or self.environ.get("KAP_ENGINE", "") or "native")
+
     def engine(self) -> Engine:
         if self._engine is None:
-            self._engine = self._make_engine(self.given.engine or self.environ.get("KAP_ENGINE", "") or "native")
+            self._engine = self._make_engine(self.engine_name())
         return self._engine
+
+    def reader(self) -> Reader:
+        """For commands that only look: the state as it is, read without opening the engine."""
+        from kapelle.cli import reading
+
+        return reading.reader(self)
 
     def _make_engine(self, name: str) -> Engine:
         if name == "native":
@@ -272,6 +282,14 @@ class Context:
         from kapelle.render.plain import QuietRenderer
 
         self._renderer = QuietRenderer(self._progress_stream())
+
+    def share_screen(self) -> None:
+        """From here on log lines and progress share the terminal: a live block gives way to lines."""
+        self.renderer.settle()
+        if self.progress_kind() == "tty":
+            from kapelle.render.plain import PlainRenderer
+
+            self._renderer = PlainRenderer(self._progress_stream())
 
     def close(self) -> None:
         """Let go of the terminal and the engine."""

@@ -19,7 +19,7 @@ GROUPS = (
 
 def usage() -> str:
     """All commands with one line each, then the global flags."""
-    from kapelle.cli.main import COMMANDS, GLOBAL_FLAGS
+    from kapelle.cli.dispatch import COMMANDS, GLOBAL_FLAGS
 
     lines = ["usage: kap [flags] COMMAND [flags] [words]", "", "docker compose without Docker", ""]
     for title, verbs in GROUPS:
@@ -46,7 +46,7 @@ def usage_of_group(verb: str, module: ModuleType | Command) -> str:
 
 
 def _module(verb: str) -> ModuleType | None:
-    from kapelle.cli.main import command
+    from kapelle.cli.dispatch import command
     from kapelle.errors import UsageError
 
     try:

@@ -1,6 +1,6 @@
 """Progress on a terminal: a live block of one line per resource, with bars, health and seconds (cli.md section 2).
 
-Rich is loaded while the first step already runs; a terminal that can't take it gets the plain lines.
+Rich is loaded by a thread of its own while the first steps run, and not at all by commands that are done before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
-from kapelle.render.plain import KINDS, PlainRenderer, notice_text
+from kapelle.render.plain import KINDS, notice_text
 from kapelle.render.words import size
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MARKS = {"done": "✔", "error": "✘", "warning": "!"}
 _ASCII_MARKS = {"done": "+", "error": "x", "warning": "!"}
 _STYLES = {"done": "green", "error": "red", "warning": "yellow", "working": "cyan"}
+_CODES = {"green": "32", "red": "31", "yellow": "33", "cyan": "36", "blue": "34", "bold": "1", "dim": "2"}
+_PATIENCE = 0.15  # seconds before a live block is worth its cost
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PER_SECOND = 10
 
@@ -41,6 +43,9 @@ class _Line:
         self.build = ""  # the last line of a build
 
 
+Piece = tuple[str, str]  # text, style
+
+
 class TtyRenderer:
     """A live block on a terminal. `emit` may be called by several threads."""
 
@@ -48,19 +53,19 @@ class TtyRenderer:
         self.stream = stream
         self.title = title
         self.colours = colours
-        self.fancy = _takes("✔⠋…│", stream)
+        self.fancy = _takes("✔⠋…━", stream)
         self._lines: dict[tuple[str, str], _Line] = {}
         self._lock = threading.RLock()
-        self._live: Any = None
-        self._plain: PlainRenderer | None = None
+        self._live: Any = None  # rich's, while a block is on the screen
+        self._console: Any = None
+        self._loader: threading.Thread | None = None
+        self._settled = threading.Event()
         self._told: set[str] = set()
         self._began = time.monotonic()
 
     def emit(self, event: Event) -> None:
         with self._lock:
-            if self._plain is not None:
-                self._plain.emit(event)
-            elif isinstance(event, Progress):
+            if isinstance(event, Progress):
                 self._progress(event)
             elif isinstance(event, BuildOutput):
                 line = self._line(("service", event.service))
@@ -97,60 +102,72 @@ class TtyRenderer:
         self._show()
 
     def _show(self) -> None:
-        if self._live is None:
-            self._start()
-        if self._live is not None and not self._live.is_started:
-            self._live.start()
-
-    def _start(self) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ImportError:  # a broken installation still shows what happens
-            self._plain = PlainRenderer(self.stream)
+        if self._live is not None or (self._loader is not None and self._loader.is_alive()):
             return
-        console = Console(
-            file=self.stream, force_terminal=True, no_color=not self.colours, highlight=False, markup=False, emoji=False
-        )
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=_PER_SECOND,
-            transient=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            vertical_overflow="visible",
-        )
+        self._settled.clear()
+        self._loader = threading.Thread(target=self._load, daemon=True)
+        self._loader.start()
+
+    def _load(self) -> None:
+        """After a moment: rich, and the live block. A command that is done by then never needs it."""
+        if self._settled.wait(_PATIENCE):
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        with self._lock:
+            if self._settled.is_set():
+                return
+            self._console = Console(
+                file=self.stream,
+                force_terminal=True,
+                no_color=not self.colours,
+                highlight=False,
+                markup=False,
+                emoji=False,
+            )
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=_PER_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="visible",
+            )
+            self._live.start()
 
     def _print(self, text: str, style: str) -> None:
         """A line above the block (or on its own when there is none)."""
-        if self._live is not None and self._live.is_started:
-            self._live.console.print(text, style=style or None)
+        if self._live is not None:
+            self._console.print(text, style=style or None)
         else:
-            self.stream.write(text + "\n")
+            self.stream.write(self._coloured([(text, style)]) + "\n")
             self.stream.flush()
 
     def _render(self) -> Text:
         from rich.text import Text
 
         with self._lock:
-            width = self._live.console.width
-            height = max(3, self._live.console.height - 2)
-            lines = list(self._lines.items())
-            done = sum(line.state != "working" for _, line in lines)
-            rows = [Text(f"[+] {self.title} {done}/{len(lines)}", style="bold", no_wrap=True)]
-            if len(lines) > height:  # what goes on, and the latest of the rest
-                working = [row for row in lines if row[1].state == "working"]
-                rest = [row for row in lines if row[1].state != "working"]
-                lines = [*rest[max(0, len(rest) - max(0, height - len(working))) :], *working][-height:]
-            longest = max((len(_name(subject)) for subject, _ in lines), default=0)
-            for subject, line in lines:
-                rows.append(self._row(subject, line, min(longest, max(20, width - 30)), width))
-            return Text("\n").join(rows)
+            rows = self._block(self._console.width, max(3, self._console.height - 2))
+        text = Text("\n").join(Text.assemble(*row, no_wrap=True, overflow="crop") for row in rows)
+        text.no_wrap = True
+        return text
 
-    def _row(self, subject: tuple[str, str], line: _Line, longest: int, width: int) -> Text:
-        from rich.text import Text
+    def _block(self, width: int, height: int) -> list[list[Piece]]:
+        """The heading and one row per resource; what goes on and the latest of the rest when there are too many."""
+        lines = list(self._lines.items())
+        done = sum(line.state != "working" for _, line in lines)
+        rows: list[list[Piece]] = [[(f"[+] {self.title} {done}/{len(lines)}", "bold")]]
+        if len(lines) > height:
+            working = [row for row in lines if row[1].state == "working"]
+            rest = [row for row in lines if row[1].state != "working"]
+            lines = [*rest[max(0, len(rest) - max(0, height - len(working))) :], *working][-height:]
+        longest = max((len(_name(subject)) for subject, _ in lines), default=0)
+        for subject, line in lines:
+            rows.append(self._row(subject, line, min(longest, max(20, width - 30)), width))
+        return rows
 
+    def _row(self, subject: tuple[str, str], line: _Line, longest: int, width: int) -> list[Piece]:
         now = time.monotonic()
         seconds = f"{(line.ended or now) - line.began:.1f}s"
         if line.state == "working":
@@ -158,19 +175,18 @@ class TtyRenderer:
             mark = _SPINNER[frame % len(_SPINNER)] if self.fancy else "-\\|/"[frame % 4]
         else:
             mark = (_MARKS if self.fancy else _ASCII_MARKS)[line.state]
-        name = _name(subject)
-        more = self._more(line)
-        room = max(0, width - longest - len(line.text) - len(seconds) - 8)
-        row = Text(no_wrap=True, overflow="crop", end="")
-        row.append(f" {mark} ", style=_STYLES[line.state])
-        row.append(f"{name[:longest]:<{longest}}  ")
-        row.append(line.text, style=_STYLES[line.state])
-        shown = f" {more}"[:room] if more else ""
-        row.append(shown, style="dim")
-        used = 3 + longest + 2 + len(line.text) + len(shown)
-        row.append(" " * max(1, width - used - len(seconds) - 1) + seconds, style="blue")
-        row.truncate(width)
-        return row
+        pieces = [(f" {mark} ", _STYLES[line.state]), (f"{_name(subject)[:longest]:<{longest}}  ", "")]
+        pieces.append((line.text, _STYLES[line.state]))
+        used = sum(len(text) for text, _ in pieces)
+        more = f" {self._more(line)}"[: max(0, width - used - len(seconds) - 2)].rstrip()
+        pieces.append((more, "dim"))
+        pieces.append((" " * max(1, width - used - len(more) - len(seconds) - 1) + seconds, "blue"))
+        return pieces
+
+    def _coloured(self, pieces: list[Piece]) -> str:
+        if not self.colours:
+            return "".join(text for text, _ in pieces)
+        return "".join(f"\x1b[{_CODES[style]}m{text}\x1b[0m" if style and text else text for text, style in pieces)
 
     def _more(self, line: _Line) -> str:
         if line.state == "working" and line.layers:
@@ -194,20 +210,16 @@ class TtyRenderer:
 
     def settle(self) -> None:
         """Leave the block as it stands, free the terminal; what happens next gets a new block."""
+        self._settled.set()
         with self._lock:
-            if self._plain is not None:
-                return
             live, self._live = self._live, None
-            if live is None:
-                return
-            if live.is_started:
-                self._live = live
-                live.refresh()
-            self._live = live
-        if live.is_started:
-            live.stop()
+            if live is None and self._lines:
+                rows = self._block(_columns(self.stream), len(self._lines))
+                self.stream.write("".join(self._coloured(row) + "\n" for row in rows))
+                self.stream.flush()
+        if live is not None:
+            live.stop()  # draws the last state; its own thread may be waiting for our lock
         with self._lock:
-            self._live = None
             self._lines = {}
 
     def close(self) -> None:
@@ -217,6 +229,15 @@ class TtyRenderer:
 def _name(subject: tuple[str, str]) -> str:
     kind, name = subject
     return f"{KINDS.get(kind, kind)} {name}"
+
+
+def _columns(stream: TextIO) -> int:
+    import os
+
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 def _takes(text: str, stream: TextIO) -> bool:

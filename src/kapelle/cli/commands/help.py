@@ -17,7 +17,7 @@ FLAGS = ()
 
 def run(context: Context, args: Args) -> int:
     from kapelle.cli import help as pages
-    from kapelle.cli.main import command, unknown
+    from kapelle.cli.dispatch import command, unknown
 
     if not args.rest:
         context.stdout.write(pages.usage())

@@ -36,9 +36,9 @@ class Row(NamedTuple):
 
 
 def run(context: Context, args: Args) -> int:
-    observed = context.engine().observe(context.project_name())
-    common.check_services(context, args.rest, observed.containers)
-    chosen = [c for c in observed.containers if not args.rest or c.service in args.rest]
+    found = context.reader().project_containers(context.project_name())
+    common.check_services(context, args.rest, found)
+    chosen = [c for c in found if not args.rest or c.service in args.rest]
     out = context.stdout
     if args.quiet:
         out.write("".join(f"{i}\n" for i in dict.fromkeys(c.image_id.removeprefix("sha256:") for c in chosen)))
@@ -88,7 +88,7 @@ def _rows(context: Context, containers: list[Container]) -> Iterator[Row]:
 
 def _finder(context: Context) -> Any:
     """Image ID -> Image; the fake engine keeps none."""
-    if context.engine().name != "native":
+    if context.engine_name() != "native":
         return lambda _: None
     from kapelle.images.store import Store
 

@@ -33,8 +33,8 @@ def run(context: Context, args: Args) -> int:
     tail = _tail(args.tail)
     since, until = common.moment(args.since), common.moment(args.until)
     name = context.project_name()
-    engine = context.engine()
-    everyone = engine.observe(name).containers
+    reader = context.reader()
+    everyone = reader.project_containers(name)
     common.check_services(context, args.rest, everyone)
     chosen = tuple(
         c for c in common.pick(everyone, args.index) if not c.oneoff and (not args.rest or c.service in args.rest)
@@ -51,7 +51,7 @@ def run(context: Context, args: Args) -> int:
         timestamps=bool(args.timestamps),
         colours=not args.no_color and context.colours(context.stdout),
     )
-    lines = engine.logs(chosen, follow=bool(args.follow), tail=tail, since=since, until=until)
+    lines = reader.logs(chosen, follow=bool(args.follow), tail=tail, since=since, until=until)
     if args.follow:
         from kapelle.cli.attached import Output
 

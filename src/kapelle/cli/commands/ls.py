@@ -33,7 +33,7 @@ def run(context: Context, args: Args) -> int:
             raise UsageError(f"invalid filter '{row}'", hint="kap ls --filter name=demo")
         patterns.append(value)
     projects: dict[str, list[Container]] = {}
-    for container in context.engine().containers():
+    for container in context.reader().containers():
         projects.setdefault(container.project, []).append(container)
     rows = []
     for name in sorted(projects):

@@ -24,7 +24,7 @@ def _ls(context: Context, args: Args) -> int:
     members = _members(context) if args.filter else {}
     shown = [
         n
-        for n in sorted(context.engine().networks(), key=lambda n: n.name)
+        for n in sorted(context.reader().networks(), key=lambda n: n.name)
         if matches(n.name, visible_labels(n.labels), n.driver, args.filter, n.name in members, n.id)
     ]
     out = context.stdout
@@ -70,7 +70,7 @@ def _row(network: ObservedNetwork, args: Args) -> dict[str, str]:
 def _members(context: Context) -> dict[str, list[Container]]:
     """Network -> running containers on it."""
     found: dict[str, list[Container]] = {}
-    for container in context.engine().containers():
+    for container in context.reader().containers():
         if container.status in ("running", "paused"):
             for endpoint in container.networks:
                 found.setdefault(endpoint.network, []).append(container)
@@ -82,7 +82,7 @@ def _inspect(context: Context, args: Args) -> int:
 
     members = _members(context)
     found: dict[str, dict[str, Any]] = {}
-    for network in context.engine().networks():
+    for network in context.reader().networks():
         value = inspected(network, members.get(network.name, []))
         found[network.name] = found[network.id] = found[network.id[:12]] = value
     return inspect(context, args, found, "network")

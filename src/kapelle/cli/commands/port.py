@@ -27,7 +27,7 @@ def run(context: Context, args: Args) -> int:
     protocol = protocol or args.protocol
     if not number.isdigit() or not 0 < int(number) < 65536:
         raise UsageError(f"invalid port: {text}", hint="kap port web 80")
-    everyone = context.engine().observe(context.project_name()).containers
+    everyone = context.reader().project_containers(context.project_name())
     common.check_services(context, [service], everyone)
     own = [c for c in common.pick(everyone, args.index) if c.service == service and not c.oneoff]
     if not own:

@@ -36,7 +36,7 @@ STATES = ("paused", "restarting", "removing", "running", "dead", "created", "exi
 
 def run(context: Context, args: Args) -> int:
     name = context.project_name()
-    everyone = context.engine().observe(name).containers
+    everyone = context.reader().project_containers(name)
     common.check_services(context, args.rest, everyone)
     shown = sorted(_chosen(context, args, everyone), key=lambda c: c.name)
     out = context.stdout

@@ -23,10 +23,10 @@ COLUMNS = ("SERVICE", "#", "UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "C
 
 
 def run(context: Context, args: Args) -> int:
-    observed = context.engine().observe(context.project_name())
-    common.check_services(context, args.rest, observed.containers)
+    found = context.reader().project_containers(context.project_name())
+    common.check_services(context, args.rest, found)
     rows: list[tuple[str, ...]] = []
-    for container in observed.containers:
+    for container in found:
         if container.pid and container.status == "running" and (not args.rest or container.service in args.rest):
             rows += _processes(container)
     context.stdout.write(tables.table(COLUMNS, rows))

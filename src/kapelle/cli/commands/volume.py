@@ -93,7 +93,7 @@ def matches(
 def _users(context: Context) -> dict[str, list[str]]:
     """Volume -> IDs of the containers that mount it."""
     found: dict[str, list[str]] = {}
-    for container in context.engine().containers():
+    for container in context.reader().containers():
         for kind, source, _ in container.mounts:
             if kind == "volume":
                 found.setdefault(source, []).append(container.id)
@@ -105,7 +105,7 @@ def _ls(context: Context, args: Args) -> int:
     users = _users(context) if args.filter else {}
     shown = [
         v
-        for v in context.engine().volumes()
+        for v in context.reader().volumes()
         if matches(v.name, visible_labels(v.labels), v.driver, args.filter, v.name in users)
     ]
     context.stdout.write(listing(shown, args.format, quiet=bool(args.quiet)))
@@ -115,7 +115,7 @@ def _ls(context: Context, args: Args) -> int:
 def _inspect(context: Context, args: Args) -> int:
     from kapelle.cli.inspecting import inspect
 
-    have = {v.name: v for v in context.engine().volumes()}
+    have = {v.name: v for v in context.reader().volumes()}
 
     def value(volume: ObservedVolume) -> dict[str, Any]:
         from kapelle.cli.inspecting import zoned
@@ -141,7 +141,7 @@ def _create(context: Context, args: Args) -> int:
         raise UsageError('"kap volume create" takes at most 1 argument', hint="kap volume create data")
     name = args.rest[0] if args.rest else _random_name()
     check_name(name, "volume")
-    if all(v.name != name for v in context.engine().volumes()):
+    if all(v.name != name for v in context.reader().volumes()):
         volume = Volume("", name, args.driver, tuple(_pairs(args.opt)), labels=tuple(_pairs(args.label)))
         context.engine().perform(steps.CreateVolume(volume), Project("", "", (), ()), silent)
     context.stdout.write(f"{name}\n")
@@ -176,7 +176,7 @@ def _rm(context: Context, args: Args) -> int:
     from kapelle.model.project import Project
     from kapelle.plan import steps
 
-    have = {v.name for v in context.engine().volumes()}
+    have = {v.name for v in context.reader().volumes()}
     users = _users(context)
     code = 0
     for name in args.rest:
@@ -202,7 +202,7 @@ def _prune(context: Context, args: Args) -> int:
     users = _users(context)
     doomed = [
         v.name
-        for v in context.engine().volumes()
+        for v in context.reader().volumes()
         if v.name not in users
         and (args.all or "com.docker.volume.anonymous" in v.labels)
         and matches(v.name, visible_labels(v.labels), v.driver, args.filter, False)

@@ -23,7 +23,7 @@ def run(context: Context, args: Args) -> int:
     from kapelle.cli.commands.volume import listing
 
     name = context.project_name()
-    observed = context.engine().observe(name)
+    observed = context.reader().observe(name)
     common.check_services(context, args.rest, observed.containers)
     used = {
         source

@@ -1,0 +1,220 @@
+"""From words to a command: the lazy table of verbs, what goes wrong turned into text and an exit code, here alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from kapelle.cli.flags import Args, Command, Flag, parse
+from kapelle.errors import KapelleError, UsageError
+
+if TYPE_CHECKING:
+    from kapelle.cli.context import Context
+
+# verb -> module below kapelle.cli.commands, imported when it is named
+COMMANDS = {
+    "attach": "attach",
+    "build": "build",
+    "completion": "completion",
+    "config": "config",
+    "create": "create",
+    "down": "down",
+    "events": "events",
+    "exec": "exec",
+    "explain": "explain",
+    "help": "help",
+    "images": "images",
+    "kill": "kill",
+    "load": "load",
+    "logs": "logs",
+    "ls": "ls",
+    "network": "network",
+    "pause": "pause",
+    "plan": "plan",
+    "port": "port",
+    "ps": "ps",
+    "pull": "pull",
+    "restart": "restart",
+    "rm": "rm",
+    "run": "run",
+    "save": "save",
+    "scale": "scale",
+    "start": "start",
+    "stop": "stop",
+    "top": "top",
+    "unpause": "unpause",
+    "up": "up",
+    "version": "version",
+    "volume": "volume",
+    "volumes": "volumes",
+    "wait": "wait",
+}
+ALIASES = {"convert": "config", "networks": "network"}
+
+GLOBAL_FLAGS = (
+    Flag("--all-resources", help="keep networks, volumes, configs and secrets that no enabled service uses"),
+    Flag("--ansi", value="WHEN", default="", help="never, always or auto: when to print terminal control sequences"),
+    Flag("--compatibility", help="names with _ in place of -"),
+    Flag("--dry-run", help="show what would be done, change nothing"),
+    Flag("--env-file", value="FILE", repeat=True, help="read variables from this file instead of ./.env"),
+    Flag("--file", "-f", value="FILE", repeat=True, help="compose file (- for stdin); later ones are merged over it"),
+    Flag("--parallel", value="N", kind="int", help="upper bound of steps at a time, -1 for none"),
+    Flag("--profile", value="NAME", repeat=True, help='enable a profile; "*" enables all'),
+    Flag("--progress", value="KIND", default="", help="auto, tty, plain, json or quiet: how progress is shown"),
+    Flag("--project-directory", value="DIR", default="", help="base of relative paths", aliases=("--workdir",)),
+    Flag("--project-name", "-p", value="NAME", default="", help="project name"),
+    Flag("--stand-ins", help="build a stand-in for an official image that no registry can be asked for"),
+    Flag("--host-settings", help="builds see the host's proxies, CA bundle and package-index settings"),
+    Flag("--help", "-h", help="what there is"),
+    Flag("--version", "-v", hidden=True),
+    Flag("--engine", value="NAME", default="", hidden=True),
+    Flag("--insecure-registry", value="HOST", repeat=True, hidden=True),
+    Flag("--no-ansi", hidden=True),
+    Flag("--verbose", hidden=True),
+    # of the docker command, in front of a standalone docker-compose
+    Flag("--debug", "-D", hidden=True),
+    Flag("--host", "-H", value="URL", default="", hidden=True),
+    Flag("--context", "-c", value="NAME", default="", hidden=True),
+    Flag("--log-level", "-l", value="LEVEL", default="", hidden=True),
+    Flag("--tls", hidden=True),
+    Flag("--tlscacert", value="FILE", hidden=True),
+    Flag("--tlscert", value="FILE", hidden=True),
+    Flag("--tlskey", value="FILE", hidden=True),
+    Flag("--tlsverify", hidden=True),
+)
+# understood after every verb, too
+COMMON_FLAGS = (
+    Flag("--dry-run", help="show what would be done, change nothing"),
+    Flag("--help", "-h", help="what the command takes"),
+)
+
+
+def run(words: list[str]) -> int:
+    """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
+    context: Context | None = None
+    try:
+        options = parse(GLOBAL_FLAGS, words, stop_at_first=True)
+        from kapelle.cli.context import Context
+
+        context = Context(options)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 gets "?" for an ellipsis
+        if options.progress or options.ansi:
+            context.progress_kind()  # refuse what excludes each other before anything is done
+        code = _run(context, options)
+        context.close()
+        sys.stdout.flush()
+        return code
+    except KapelleError as e:
+        _close(context)
+        _tell(e, context)
+        return e.exit_code
+    except KeyboardInterrupt:
+        _close(context)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read has gone: nothing left to say
+        return 1
+    except Exception as e:
+        _close(context)
+        if os.environ.get("KAP_DEBUG") == "1":
+            raise
+        from kapelle.cli.report import internal_error
+
+        internal_error(e, words, context)
+        return 1
+
+
+def _run(context: Context, options: Args) -> int:
+    if options.version:
+        options.rest.insert(0, "version")
+    if not options.rest:
+        from kapelle.cli.help import usage
+
+        sys.stdout.write(usage())
+        return 0
+    verb, *rest = options.rest
+    if options.help:
+        rest.append("--help")
+    module: ModuleType | Command = command(verb)
+    group = getattr(module, "SUBCOMMANDS", None)
+    if group is not None:
+        word = next((w for w in rest if not w.startswith("-")), "")
+        if not word:
+            from kapelle.cli.help import usage_of_group
+
+            sys.stdout.write(usage_of_group(verb, module))
+            return 0
+        found = group.get(getattr(module, "SUBALIASES", {}).get(word, word))
+        if found is None:
+            raise unknown(word, group, f"{verb} ")
+        module, verb = found, f"{verb} {word}"
+        rest.remove(word)
+    flags = (*module.FLAGS, *(f for f in COMMON_FLAGS if all(f.long != own.long for own in module.FLAGS)))
+    stop = getattr(module, "STOP_AT_FIRST_POSITIONAL", False)
+    args = parse(_without_taken_shorts(flags), rest, stop_at_first=stop)
+    if args.help:
+        from kapelle.cli.help import usage_of
+
+        sys.stdout.write(usage_of(verb, module))
+        return 0
+    context.command = verb
+    if args.dry_run:
+        context.dry_run = True
+    return int(module.run(context, args))
+
+
+def _without_taken_shorts(flags: tuple[Flag, ...]) -> tuple[Flag, ...]:
+    taken: set[str] = set()
+    kept = []
+    for flag in flags:
+        kept.append(flag._replace(short="") if flag.short in taken else flag)
+        taken.add(flag.short)
+    return tuple(kept)
+
+
+def command(verb: str) -> ModuleType:
+    """The verb's module. UsageError when there is no such command."""
+    name = COMMANDS.get(ALIASES.get(verb, verb))
+    if name is not None:
+        from importlib import import_module
+
+        path = f"kapelle.cli.commands.{name}"
+        try:
+            return import_module(path)
+        except ModuleNotFoundError as e:
+            if e.name != path:
+                raise
+    raise unknown(verb, COMMANDS, "")
+
+
+def unknown(word: str, known: Iterable[str], group: str) -> UsageError:
+    """The error for a word that is no command (of a group such as "volume ")."""
+    import difflib
+
+    close = difflib.get_close_matches(word, sorted(known), 1)
+    hint = f"did you mean kap {group}{close[0]}?" if close else f"kap help {group}".strip()
+    return UsageError(f"unknown command: {group}{word}", hint=hint)
+
+
+def _close(context: Context | None) -> None:
+    if context is not None:
+        try:
+            context.close()
+        except Exception:  # the first error is the one to tell
+            pass
+
+
+def _tell(error: KapelleError, context: Context | None) -> None:
+    from kapelle.render import errors
+
+    as_json = context is not None and context.progress_kind() == "json"
+    text = errors.as_json(error) if as_json else errors.text(error)
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(text)
+    except BrokenPipeError:
+        pass
