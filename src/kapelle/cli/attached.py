@@ -288,7 +288,7 @@ class Output:
         self.thread.join(1)
         with self.lock:
             try:
-                self.printer.flush()
+                self.printer.finish()
             except BrokenPipeError:
                 pass
 

@@ -39,6 +39,7 @@ class LogPrinter:
         self.prefix = prefix
         self.timestamps = timestamps
         self.colours = colours
+        self._held: dict[tuple[str, str], LogLine] = {}
         self._names: dict[str, bytes] = {}
         self._width = 0
         self._prefixes: dict[str, bytes] = {}
@@ -56,9 +57,24 @@ class LogPrinter:
             self._prefixes.clear()
 
     def line(self, line: LogLine) -> None:
-        """Write one line, flushing nothing."""
+        """Write one line, flushing nothing. Parts of a long line are held until its end has come."""
+        key = (line.container, line.stream)
+        if line.partial:
+            held = self._held.get(key)
+            self._held[key] = line if held is None else held._replace(text=held.text + line.text)
+            return
+        if self._held and key in self._held:
+            held = self._held.pop(key)
+            line = held._replace(text=held.text + line.text)
         out = self.err if self.err is not None and line.stream == "stderr" else self.out
         out.write(self.format(line))
+
+    def finish(self) -> None:
+        """No more lines come: print what is held of lines that never ended, and flush."""
+        held, self._held = self._held, {}
+        for line in held.values():
+            self.line(line._replace(partial=False))
+        self.flush()
 
     def format(self, line: LogLine) -> bytes:
         """One line as bytes, its end included."""

@@ -134,7 +134,7 @@ class TtyRenderer:
                 redirect_stderr=False,
                 vertical_overflow="visible",
             )
-            self._live.start()
+            self._live.start(refresh=True)
 
     def _print(self, text: str, style: str) -> None:
         """A line above the block (or on its own when there is none)."""
@@ -181,7 +181,7 @@ class TtyRenderer:
         more = f" {self._more(line)}"[: max(0, width - used - len(seconds) - 2)].rstrip()
         pieces.append((more, "dim"))
         pieces.append((" " * max(1, width - used - len(more) - len(seconds) - 1) + seconds, "blue"))
-        return pieces
+        return _cropped(pieces, width)
 
     def _coloured(self, pieces: list[Piece]) -> str:
         if not self.colours:
@@ -224,6 +224,15 @@ class TtyRenderer:
 
     def close(self) -> None:
         self.settle()
+
+
+def _cropped(pieces: list[Piece], width: int) -> list[Piece]:
+    """The pieces as far as they fit."""
+    kept, left = [], width
+    for text, style in pieces:
+        kept.append((text[:left], style))
+        left -= len(kept[-1][0])
+    return kept
 
 
 def _name(subject: tuple[str, str]) -> str:

@@ -64,7 +64,7 @@ def run(context: Context, args: Args) -> int:
         return 0
     for line in lines:
         printer.line(line)
-    printer.flush()
+    printer.finish()
     return 0
 
 
