@@ -15,7 +15,7 @@ from typing import Any
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, spec, volumes
 from kapelle.engines.native.imagesource import ImageSource
-from kapelle.errors import EngineError, ImageError, KapelleError
+from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
@@ -108,13 +108,8 @@ class NativeEngine:
     def _pull(self, step: steps.PullImage, project: Project, emit: Emit) -> None:
         self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
 
-    def _build(self, step: steps.BuildImage, project: Project, _emit: Emit) -> None:
-        service = project.service(step.service)
-        raise ImageError(
-            f'the image of service "{step.service}" has to be built, and this version has no builder',
-            where=service.where.get("build") if service else None,
-            hint=f"build it elsewhere and bring it with kap load, as {step.image}",
-        )
+    def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
+        self.images.build(step, project, emit)
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
         network = step.network

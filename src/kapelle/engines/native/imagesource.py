@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from threading import Lock
 
-from kapelle.events import Emit, Progress
+from kapelle import COMPOSE_VERSION
+from kapelle.errors import ImageError
+from kapelle.events import Emit, Event, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
 from kapelle.model.project import Project
+from kapelle.model.service import Service
+from kapelle.plan import steps
 from kapelle.state.paths import Paths
 
 _TRUE = ("1", "true", "yes", "on")
@@ -54,9 +58,15 @@ class ImageSource:
         have = self.store.find(reference)
         if have is not None and (policy == "never" or (policy == "missing" and not have.standin)):
             return have
+        allowed = self.stand_ins(project) and available(reference)
+
+        def tell(event: Event) -> None:
+            if not (allowed and isinstance(event, Progress) and event.state == "error"):
+                emit(event)     # what the stand-in makes good again is no error
+
         try:
             return pull(
-                reference, self.store, settings(self.environ, self.paths), emit, policy=policy, platform=platform
+                reference, self.store, settings(self.environ, self.paths), tell, policy=policy, platform=platform
             )
         except Unreachable as e:
             if not available(reference):
@@ -71,3 +81,60 @@ class ImageSource:
                 emit(Progress("image", reference, "Pulled", "done", details=have.standin))
                 return have
             return provide(reference, self.store, None, emit, environ=self.environ)
+
+    def build(self, step: steps.BuildImage, project: Project, emit: Emit) -> Image:
+        """Build a service's image and name it."""
+        from kapelle.engines.native.buildrun import BuildRunner
+        from kapelle.images.build import builder
+
+        service = project.service(step.service)
+        if service is None:
+            service = next((s for s in project.disabled if s.name == step.service), None)
+        if service is None or service.build is None:
+            raise ImageError(f'service "{step.service}" has no build section')
+        labels = (
+            *service.build.labels,
+            ("com.docker.compose.project", project.name),
+            ("com.docker.compose.service", service.name),
+            ("com.docker.compose.version", COMPOSE_VERSION),
+        )
+        options = builder.BuildOptions(
+            name=step.image,
+            service=service.name,
+            build=service.build._replace(labels=labels),
+            no_cache=step.no_cache or service.build.no_cache,
+            pull=step.pull or service.build.pull,
+            host_settings=self.environ.get("KAP_HOST_SETTINGS", "").lower() in _TRUE,
+            secrets=self._secrets(service, project),
+        )
+        policy = "always" if options.pull else "missing"
+        with BuildRunner(self.paths) as run:
+            image = builder.build(
+                options,
+                self.store,
+                run,
+                lambda reference: self.get(reference, emit, policy=policy, project=project),
+                emit,
+                self.environ,
+            )
+        self._resolved[step.image] = image
+        return image
+
+    def _secrets(self, service: Service, project: Project) -> tuple[tuple[str, str], ...]:
+        """build.secrets: name → content, from files and variables."""
+        sources = {s.key: s for s in project.secrets}
+        found = []
+        for grant in service.build.secrets if service.build is not None else ():
+            source = sources.get(grant.source)
+            if source is None:
+                continue
+            content = source.content
+            if source.file:
+                try:
+                    with open(source.file, encoding="utf-8") as f:
+                        content = f.read()
+                except (OSError, UnicodeDecodeError) as e:
+                    raise ImageError(f"build secret {source.key}: {source.file}: {e}", where=source.where) from None
+            if content is not None:
+                found.append((grant.target.rpartition("/")[2] or grant.source, content))
+        return tuple(found)
