@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
+from kapelle.engine import executor
 from kapelle.errors import UsageError
 from kapelle.plan import order
 from kapelle.plan.graph import CREATING, IMAGES, STARTING, Plan
@@ -97,8 +98,11 @@ def plan_with_images(context: Context, project: Project, options: UpOptions) -> 
     engine = context.engine()
     wanted = references(project, order.needed(project, options.targets, deps=not options.no_deps))
     plan = up(project, engine.observe(project.name, wanted), options)
+    if context.dry_run:
+        return plan
+    executor.check(plan, engine, project)  # before a long pull, and before anything is created
     images = plan.only(IMAGES)
-    if not images.nodes or context.dry_run:
+    if not images.nodes:
         return plan
     context.run_plan(images._replace(warnings=(), unchanged=()), project)
     return up(project, engine.observe(project.name, wanted), options._replace(images_done=True))

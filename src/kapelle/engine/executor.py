@@ -17,6 +17,7 @@ from kapelle.plan.steps import CreateContainer, StartContainer, WaitFor
 if TYPE_CHECKING:
     from threading import Condition
 
+_LAST_MOMENT = 5.0  # seconds
 MOST_THREADS = 32  # more gain nothing on one machine; waits are not counted
 
 
@@ -26,10 +27,14 @@ def execute(plan: Plan, engine: Engine, project: Project, emit: Emit, *, limit: 
     Raises what the first failing step raised, after every running step has ended. KeyboardInterrupt ends at once;
     steps that are running then go on in their threads until the process ends.
     """
-    steps = plan.steps
-    if any(isinstance(s, CreateContainer | StartContainer) for s in steps):
-        engine.check(steps, project)
+    check(plan, engine, project)
     _Run(plan, engine, project, emit, limit or MOST_THREADS).run()
+
+
+def check(plan: Plan, engine: Engine, project: Project) -> None:
+    """Let the engine refuse what can be known not to work. For callers that perform a plan in parts: once, whole."""
+    if any(isinstance(s, CreateContainer | StartContainer) for s in plan.steps):
+        engine.check(plan.steps, project)
 
 
 class _Run:
@@ -97,9 +102,18 @@ class _Run:
                 self._begun = (*self._begun, node)
                 threading.Thread(target=self._thread, args=(node,), daemon=True).start()
             if self.running:
-                self.condition.wait()
+                try:
+                    self.condition.wait()
+                except KeyboardInterrupt:
+                    self._let_finish(self.condition)
+                    raise
             if self.failure is not None:
                 self.waiting.clear()
+
+    def _let_finish(self, condition: Condition) -> None:
+        """After Ctrl-C: give steps that change something a moment to end, so that who comes next sees all of it."""
+        self.waiting.clear()
+        condition.wait_for(lambda: self.counted == 0, timeout=_LAST_MOMENT)
 
     def _thread(self, node: Node) -> None:
         assert self.condition is not None

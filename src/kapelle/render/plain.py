@@ -11,6 +11,8 @@ from kapelle.render.errors import shown
 # what a resource is called in front of its name
 KINDS = {"container": "Container", "network": "Network", "volume": "Volume", "image": "Image", "service": "Service"}
 
+_UNSAID = ("Pausing", "Unpausing")  # Compose tells only that it is done
+
 
 class Renderer(Protocol):
     """Turns events into text. `emit` may be called by several threads."""
@@ -85,7 +87,7 @@ class PlainRenderer(QuietRenderer):
                 return
 
     def _progress(self, event: Progress) -> None:
-        if event.resource == "layer":
+        if event.resource == "layer" or event.text in _UNSAID:
             return
         subject, text = (event.resource, event.name), f"{event.text} {event.details}".rstrip()
         if self._state.get(subject) == text:
