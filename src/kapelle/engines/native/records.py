@@ -51,6 +51,8 @@ def one(directory: str, boot: str) -> Container | None:
             code, finished = 137, finished or float(status.get("started", 0.0))
     elif state == "restarting" and status.get("boot") != boot:
         state, pid = "exited", 0
+    ports = tuple(PublishedPort(*p) for p in status.get("ports", ())) if state in ("running", "paused") else ()
+    published = {f"{p.target}/{p.protocol}" for p in ports}
     return Container(
         id=intent["id"],
         name=intent["name"],
@@ -73,8 +75,8 @@ def one(directory: str, boot: str) -> Container | None:
         config_hash=intent["config_hash"],
         command=tuple(intent["command"]),
         labels=intent["labels"],
-        ports=tuple(PublishedPort(*p) for p in status.get("ports", ())) if state in ("running", "paused") else (),
-        exposed=tuple(intent["exposed"]),
+        ports=ports,
+        exposed=tuple(e for e in intent["exposed"] if e not in published),
         networks=tuple(
             _endpoint(row["network"], row["aliases"], status.get("networks", ())) for row in intent["networks"]
         ),

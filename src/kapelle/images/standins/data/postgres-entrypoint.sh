@@ -117,7 +117,7 @@ query() {
 	if [ -n "$POSTGRES_DB" ]; then
 		words+=(--dbname "$POSTGRES_DB")
 	fi
-	PGHOST= PGHOSTADDR= psql "${words[@]}" "$@"
+	PGHOSTADDR= psql "${words[@]}" "$@"
 }
 
 server_up() {
@@ -125,13 +125,19 @@ server_up() {
 		shift
 	fi
 	# a server for the scripts only: nobody outside can reach it, and the port is not announced
-	set -- "$@" -c listen_addresses='' -p "${PGPORT:-5432}"
+	# Sockets in a folder of their own: a health check that asks at the usual place must not take the server of
+	# the set-up for the real one. Scripts find it by PGHOST.
+	setup_sockets=$(mktemp -d)
+	export PGHOST="$setup_sockets"
+	set -- "$@" -c listen_addresses='' -c unix_socket_directories="$setup_sockets" -p "${PGPORT:-5432}"
 	NOTIFY_SOCKET= PGUSER="${PGUSER:-$POSTGRES_USER}" \
 		pg_ctl -D "$PGDATA" -o "$(printf '%q ' "$@")" -w start
 }
 
 server_down() {
 	PGUSER="${PGUSER:-postgres}" pg_ctl -D "$PGDATA" -m fast -w stop
+	unset PGHOST
+	rm -rf "$setup_sockets"
 }
 
 make_database() {
