@@ -1,0 +1,54 @@
+"""What `make demo` does after installing: bring the agent up, talk to it, say where it is and what to try next."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+AGENT = Path(__file__).resolve().parent.parent / "examples" / "agent"
+QUESTION = "What is 6 * 7?"
+
+
+def main() -> int:
+    environment = {"KAP_STAND_INS": "1", "KAP_HOST_SETTINGS": "1", **os.environ}
+    kap = [sys.executable, "-m", "kapelle"]
+    if sys.argv[1:] == ["down"]:
+        return subprocess.run([*kap, "down", "--volumes", "--remove-orphans"], cwd=AGENT, env=environment).returncode
+    began = time.monotonic()
+    done = subprocess.run([*kap, "up", "--wait", "--build"], cwd=AGENT, env=environment)
+    if done.returncode:
+        return done.returncode
+    address = f"http://{environment.get('AGENT_ADDRESS', '127.0.0.1')}:{environment.get('AGENT_PORT', '8080')}"
+    print(f"\nup in {time.monotonic() - began:.1f} s\n\n  you    {QUESTION}\n  agent  {ask(address, QUESTION)}\n")
+    print(f"chat in a browser   {address}/ui\nthe agent itself    {address}/\nits statistics      {address}/stats\n")
+    shown = os.path.relpath(AGENT)
+    print(f"next, in {shown}:\n  kap ps\n  kap logs -f api\n  kap exec db psql -U agent agent_db\n\nmake demo-down removes it.")
+    return 0
+
+
+def ask(address: str, question: str) -> str:
+    """The agent's reply to one question, read from its stream of events."""
+    request = urllib.request.Request(
+        f"{address}/chat",
+        data=json.dumps({"message": question}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    event = ""
+    with opener.open(request, timeout=30) as answer:
+        for line in answer:
+            text = line.decode().strip()
+            if text.startswith("event:"):
+                event = text[6:].strip()
+            elif text.startswith("data:") and event == "done":
+                return str(json.loads(text[5:])["reply"])
+    return "(no answer)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
