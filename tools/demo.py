@@ -18,16 +18,17 @@ def main() -> int:
     environment = {"KAP_STAND_INS": "1", "KAP_HOST_SETTINGS": "1", **os.environ}
     kap = [sys.executable, "-m", "kapelle"]
     if sys.argv[1:] == ["down"]:
-        return subprocess.run([*kap, "down", "--volumes", "--remove-orphans"], cwd=AGENT, env=environment).returncode
+        return subprocess.run([*kap, "down", "--volumes", "--remove-orphans"], cwd=AGENT, env=environment, check=False).returncode
     began = time.monotonic()
-    done = subprocess.run([*kap, "up", "--wait", "--build"], cwd=AGENT, env=environment)
+    done = subprocess.run([*kap, "up", "--wait", "--build"], cwd=AGENT, env=environment, check=False)
     if done.returncode:
         return done.returncode
     address = f"http://{environment.get('AGENT_ADDRESS', '127.0.0.1')}:{environment.get('AGENT_PORT', '8080')}"
     print(f"\nup in {time.monotonic() - began:.1f} s\n\n  you    {QUESTION}\n  agent  {ask(address, QUESTION)}\n")
     print(f"chat in a browser   {address}/ui\nthe agent itself    {address}/\nits statistics      {address}/stats\n")
     shown = os.path.relpath(AGENT)
-    print(f"next, in {shown}:\n  kap ps\n  kap logs -f api\n  kap exec db psql -U agent agent_db\n\nmake demo-down removes it.")
+    print(f"next, in {shown}:\n  kap ps\n  kap logs -f api\n  kap exec db psql -U agent agent_db\n")
+    print("make demo-down removes it.")
     return 0
 
 
