@@ -18,7 +18,8 @@ def main() -> int:
     environment = {"KAP_STAND_INS": "1", "KAP_HOST_SETTINGS": "1", **os.environ}
     kap = [sys.executable, "-m", "kapelle"]
     if sys.argv[1:] == ["down"]:
-        return subprocess.run([*kap, "down", "--volumes", "--remove-orphans"], cwd=AGENT, env=environment, check=False).returncode
+        words = ["down", "--volumes", "--remove-orphans"]
+        return subprocess.run([*kap, *words], cwd=AGENT, env=environment, check=False).returncode
     began = time.monotonic()
     done = subprocess.run([*kap, "up", "--wait", "--build"], cwd=AGENT, env=environment, check=False)
     if done.returncode:
