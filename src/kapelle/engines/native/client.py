@@ -125,21 +125,41 @@ def request(
     Raises EngineError when it answers with an error, or stays away. With `start` false and no supervisor, the
     answer is {}.
     """
+    sock, answer, given = ask(paths, project, message, fds, start=start, strict=strict)
+    if sock is None:
+        return {}
+    sock.close()
+    for fd in given:
+        os.close(fd)
+    return checked(answer)
+
+
+def ask(
+    paths: Paths,
+    project: str,
+    message: dict[str, Any],
+    fds: tuple[int, ...] = (),
+    *,
+    start: bool = True,
+    strict: bool = False,
+) -> tuple[socket.socket | None, dict[str, Any], list[int]]:
+    """Ask and keep the connection: (socket, first answer, descriptors with it); (None, {}, []) without a supervisor.
+
+    A supervisor that is killed before it answers is asked again when it is back.
+    """
     deadline = time.monotonic() + _PATIENCE
     while True:
         sock = ensure(paths, project, strict=strict) if start else connect(paths, project)
         if sock is None:
-            return {}
-        with sock:
-            try:
-                messages.send(sock, message, fds)
-                answer, given = messages.receive(sock)
-            except (BrokenPipeError, ConnectionResetError):
-                answer, given = None, []
-        for fd in given:
-            os.close(fd)
+            return None, {}, []
+        try:
+            messages.send(sock, message, fds)
+            answer, given = messages.receive(sock)
+        except (BrokenPipeError, ConnectionResetError):
+            answer, given = None, []
         if answer is not None:
-            return checked(answer)
+            return sock, answer, given
+        sock.close()
         if time.monotonic() > deadline:
             raise EngineError(f'the supervisor of "{project}" does not answer', hint="run the command again")
         time.sleep(0.01)

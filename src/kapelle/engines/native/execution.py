@@ -44,17 +44,13 @@ def start(
     privileged: bool = False,
 ) -> Process:
     """Start a process in a running container. Raises EngineError when the container does not run."""
-    sock = client.connect(paths, container.project)
-    if sock is None:
-        raise EngineError(f'service "{container.service}" is not running', hint=f"kap up -d {container.service}")
     message: dict[str, Any] = {
         "op": "exec", "id": container.id, "args": args, "env": list(env), "user": user, "cwd": cwd, "tty": tty,
         "size": size, "privileged": privileged,
     }  # fmt: skip
-    messages.send(sock, message, streams)
-    answer, _ = messages.receive(sock)
-    if answer is None:
-        raise EngineError("the supervisor went away", hint="run the command again")
+    sock, answer, _ = client.ask(paths, container.project, message, streams, start=False)
+    if sock is None:
+        raise EngineError(f'service "{container.service}" is not running', hint=f"kap up -d {container.service}")
     pid = int(client.checked(answer)["pid"])
     terminal = -1
     if tty:

@@ -62,7 +62,7 @@ class ImageSource:
 
         def tell(event: Event) -> None:
             if not (allowed and isinstance(event, Progress) and event.state == "error"):
-                emit(event)     # what the stand-in makes good again is no error
+                emit(event)  # what the stand-in makes good again is no error
 
         try:
             return pull(

@@ -34,11 +34,11 @@ def start(
     container = next((c for c in containers(paths, project) if c.name == name), None)
     if container is None:
         raise EngineError(f"no such container: {name}")
-    sock = client.ensure(paths, project)
-    messages.send(sock, {"op": "start", "id": container.id, "terminal": tty, "size": size}, () if tty else streams)
-    answer, fds = messages.receive(sock)
+    message = {"op": "start", "id": container.id, "terminal": tty, "size": size}
+    sock, answer, fds = client.ask(paths, project, message, () if tty else streams)
+    assert sock is not None  # it is started when there is none
     try:
-        client.checked(answer or {"error": "the supervisor went away"})
+        client.checked(answer)
     except EngineError:
         sock.close()
         raise

@@ -46,15 +46,20 @@ class KeeperChannel:
     def __init__(self, sock: socket.socket, fds: dict[str, int]) -> None:
         self.sock = sock
         self.fds = fds
+        self.gone: Callable[[], None] = lambda: None
         self._watched: dict[int, Callable[[int], None]] = {}
         self._early: dict[int, int] = {}  # exits told before anybody watched
 
     def fork(self, message: dict[str, Any], fds: tuple[int, ...]) -> int:
-        """Have the keeper fork; the pid of its new child. Raises OSError."""
-        messages.send(self.sock, message, fds)
+        """Have the keeper fork; the pid of its new child. Raises OSError.
+
+        A keeper found dead is replaced at once, which ends this process's program: who asked asks again.
+        """
+        self._send(message, fds)
         while True:
             answer, _ = messages.receive(self.sock)
             if answer is None:
+                self.gone()
                 raise OSError(32, "the keeper is gone")
             if "pid" in answer:
                 if not answer["pid"]:
@@ -62,11 +67,18 @@ class KeeperChannel:
                 return int(answer["pid"])
             self._saw(answer)
 
+    def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        try:
+            messages.send(self.sock, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self.gone()
+            raise
+
     def keep(self, name: str, fd: int) -> None:
-        messages.send(self.sock, {"op": "keep", "name": name}, (fd,))
+        self._send({"op": "keep", "name": name}, (fd,))
 
     def drop(self, name: str) -> None:
-        messages.send(self.sock, {"op": "drop", "name": name})
+        self._send({"op": "drop", "name": name})
 
     def watch(self, pid: int, call: Callable[[int], None]) -> None:
         """`call` hears the wait status of `pid`, a child of the keeper."""
@@ -126,6 +138,7 @@ class Supervisor:
         self.boot = process.boot_id()
         self.loop = Loop()
         self.keeper = KeeperChannel(channel, fds)
+        self.keeper.gone = self._become_keeper
         self.listening = socket.socket(fileno=os.dup(fds["listen"]))
         self.containers: dict[str, Container] = {}
         self.clients: dict[int, Client] = {}
