@@ -54,8 +54,8 @@ def start(
     pid = int(client.checked(answer)["pid"])
     terminal = -1
     if tty:
-        answer, fds = messages.receive(sock)
-        client.checked(answer or {"error": "the supervisor went away"})
+        told, fds = messages.receive(sock)
+        client.checked(told or {"error": "the supervisor went away"})
         if not fds:
             raise EngineError("no terminal came back")
         terminal = fds[0]
