@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.engines.native import client, execution, records
+from kapelle.engines.native import execution, records
 from kapelle.engines.native.engine import NativeEngine
 from kapelle.errors import EngineError
 from kapelle.events import Event
@@ -100,7 +100,7 @@ class Bench:
     def close(self) -> None:
         for container in records.containers(self.paths, "t"):
             self.perform(steps.RemoveContainer(container.name, "s", force=True, volumes=True))
-        client.leave(self.paths, "t")
+        self.engine.settle("t")
         wait_until(lambda: not self.ours("kap-keeper") and not self.ours("kap-supervisor"))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 # use_errno keeps errno per call; the GIL stays held by PyDLL only where a fork or a namespace needs it.
 lib = ctypes.CDLL(None, use_errno=True)
 _syscall = lib.syscall
 _syscall.restype = ctypes.c_long
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 _ARM = MACHINE == "aarch64"
 
 # System calls the C library may have no function for (syscalls(2)); numbers above 423 are the same everywhere.

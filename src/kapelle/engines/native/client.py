@@ -89,7 +89,10 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     python = os.path.realpath(sys.executable)
-    code = f"import sys; sys.path.insert(0, {package_root!r}); from kapelle.engines.native import keeper; keeper.main()"
+    code = (
+        f"import sys; sys.path.insert(0, {package_root!r}); "
+        "from kapelle.engines.native import keeper_start; keeper_start.main()"
+    )
     argv = [python, "-I", "-S", "-c", code]
     settings = {"project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""]}
     file_actions: list[tuple[Any, ...]] = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -40,6 +41,7 @@ class NativeEngine:
         self.strict = environ.get("KAP_COMPAT") == "strict"
         self.store = Store(paths.images)
         self.images = ImageSource(paths, self.store, environ)
+        self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
             steps.PullImage: self._pull,
             steps.BuildImage: self._build,
@@ -103,7 +105,9 @@ class NativeEngine:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
     def close(self) -> None:
-        return None
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def _pull(self, step: steps.PullImage, project: Project, emit: Emit) -> None:
         self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
@@ -111,7 +115,13 @@ class NativeEngine:
     def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
         self.images.build(step, project, emit)
 
+    def _hold_supervisor(self, project: str) -> None:
+        """Start the supervisor (or keep it) for the rest of this command: it comes up while we write files."""
+        if self._held is None:
+            self._held = client.ensure(self.paths, project, strict=self.strict)
+
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
+        self._hold_supervisor(project.name)
         network = step.network
         emit(Progress("network", network.name, "Creating", because=step.because))
         if network.driver not in ("", "bridge"):
@@ -206,6 +216,7 @@ class NativeEngine:
     # ---- containers ----------------------------------------------------------------------------------------
 
     def _create(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
+        self._hold_supervisor(project.name)
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
@@ -576,4 +587,5 @@ class NativeEngine:
 
     def settle(self, project: str) -> None:
         """After a `down`: let the supervisor leave at once, so that no process of ours stays behind."""
+        self.close()
         client.leave(self.paths, project)

@@ -27,41 +27,19 @@ from typing import Any
 
 from kapelle.engines.native import launcher, messages
 from kapelle.engines.native.keeper_files import write_exit
-from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process, seccomp
 
-PROTECTED = "KAP_INTERPRETER_PROTECTED"
 _RESTARTS_PER_MINUTE = 20
 
 
 def main() -> None:
-    """Entry of a new keeper process: argv[1] is the project's settings as JSON, descriptor 3 the socket."""
+    """From keeper_start, once the interpreter is out of reach."""
     settings = json.loads(sys.argv[1])
-    if os.environ.pop(PROTECTED, "") != "1":
-        process.close_range(4)  # what the command happened to have open
-        _protect_interpreter()
     process.set_name("kap-keeper")
     for name in ("HOME", "PATH", "LANG"):  # nothing of the caller's environment is ours to hand on
         os.environ.setdefault(name, "/")
     run(settings, {name: int(fd) for name, fd in settings.pop("fds", {"listen": 3}).items()})
-
-
-def _protect_interpreter() -> None:
-    """See the interpreter and our package through read-only mounts, and start again from there.
-
-    An image whose entry point is a script with `#!/proc/self/exe` makes the kernel run our Python inside the
-    container, from where it could be opened for writing (CVE-2019-5736). Through a read-only mount it can't.
-    """
-    ns.unshare(ns.CLONE_NEWNS)
-    m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    for place in launcher.interpreter_places():
-        m.mount(place, place, None, m.MS_BIND)
-        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
-        m.set_attributes(fd, m.MOUNT_ATTR_RDONLY)
-        os.close(fd)
-    os.set_inheritable(3, True)
-    os.execve(os.path.realpath(sys.executable), sys.orig_argv, {**os.environ, PROTECTED: "1"})
 
 
 def run(settings: dict[str, Any], fds: dict[str, int]) -> None:

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -417,9 +416,3 @@ def _open_terminal(sync: socket.socket, size: Any) -> int:
     messages.send(sync, {"at": "terminal"}, (master,))
     os.close(master)
     return slave
-
-
-def interpreter_places() -> tuple[str, ...]:
-    """The files and folders of the host that we run from: what an image must never be able to write to."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return (os.path.realpath(sys.executable), package)

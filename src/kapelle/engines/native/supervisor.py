@@ -23,11 +23,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from kapelle.engines.native import keeper as keeper_module
 from kapelle.engines.native import messages
 from kapelle.engines.native.cgroups import ProjectCgroups
 from kapelle.engines.native.container import Container
 from kapelle.engines.native.keeper_files import exit_code
+from kapelle.engines.native.keeper_start import PROTECTED
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.errors import KapelleError
@@ -174,7 +174,7 @@ class Supervisor:
             settings["fds"][name] = fd
         argv = list(self.settings["argv"])
         argv[-1] = json.dumps(settings)
-        os.execve(argv[0], argv, {**os.environ, keeper_module.PROTECTED: "1"})
+        os.execve(argv[0], argv, {**os.environ, PROTECTED: "1"})
 
     def _maybe_leave(self) -> None:
         self.loop.later(_IDLE, self._leave_if_idle)
