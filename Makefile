@@ -25,10 +25,12 @@ $(VENV)/python:
 
 $(VENV)/installed: $(VENV)/python pyproject.toml
 	@$(RUN)/python -m pip install --quiet --editable '.[fast,zstd]'
+	@$(RUN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/test-installed: $(VENV)/python pyproject.toml
 	@$(RUN)/python -m pip install --quiet --editable '.[test,fast,zstd]'
+	@$(RUN)/python -m compileall -q src
 	@sh tools/test-packages.sh
 	@touch $@ $(VENV)/installed
 

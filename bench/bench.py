@@ -142,6 +142,8 @@ def main() -> None:
     parser.add_argument("--docker", default="docker compose", help="the reference; empty to leave it out")
     parser.add_argument("--json", default="", help="write all timings to this file")
     options = parser.parse_args()
+    # as an installed package is: a checkout's modules may never have been compiled
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "src"], check=False)
     with tempfile.TemporaryDirectory(prefix="kap-bench-") as name:
         folder = Path(name)
         home = folder / "home"
