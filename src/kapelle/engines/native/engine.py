@@ -20,6 +20,7 @@ from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
+from kapelle.linux import process
 from kapelle.model.project import FileSource, Project
 from kapelle.model.service import FileGrant, Service
 from kapelle.plan import steps
@@ -41,6 +42,7 @@ class NativeEngine:
         self.strict = environ.get("KAP_COMPAT") == "strict"
         self.store = Store(paths.images)
         self.images = ImageSource(paths, self.store, environ)
+        self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
             steps.PullImage: self._pull,
@@ -283,6 +285,7 @@ class NativeEngine:
             for name in made:
                 volumes.remove(self.paths, name)
             raise
+        self._ids[project.name, step.name] = container_id
         self._record(project.name, intent, "create")
         emit(Progress("container", step.name, words[1], "done"))
 
@@ -427,10 +430,17 @@ class NativeEngine:
         append_event(self.paths, project, intent, action)
 
     def _named(self, project: Project, name: str) -> Container:
+        """The container as it is now. Its folder is remembered: fifty steps must not read fifty folders each."""
+        known = self._ids.get((project.name, name))
+        if known is not None:
+            found = records.one(self.paths.container(project.name, known), process.boot_id())
+            if found is not None and found.name == name:
+                return found
         for container in records.containers(self.paths, project.name):
-            if container.name == name:
-                return container
-        raise EngineError(f"no such container: {name}", hint="kap up")
+            self._ids[project.name, container.name] = container.id
+        if self._ids.get((project.name, name), known) == known:
+            raise EngineError(f"no such container: {name}", hint="kap up")
+        return self._named(project, name)
 
     def _start(self, step: steps.StartContainer, project: Project, emit: Emit) -> None:
         emit(Progress("container", step.name, "Starting", because=step.because))
