@@ -1,0 +1,206 @@
+"""What a day with compose asks for, over a small image. Each name is a sentence about what the user gets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.checks import wait_until
+from tests.scenarios.conftest import Kap, answers, free_port
+
+pytestmark = pytest.mark.root
+
+SLEEPER = "services:\n  web:\n    image: busybox\n    command: sleep 1000\n"
+
+
+def test_a_second_up_changes_nothing(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    kap.ok("up", "-d")
+    before = {n: r["ID"] for n, r in kap.ps().items()}
+    kap.ok("up", "-d")
+    assert {n: r["ID"] for n, r in kap.ps().items()} == before
+
+
+def test_a_changed_variable_recreates_the_container_and_the_plan_says_why(kap: Kap) -> None:
+    kap.file(SLEEPER + "    environment: {COLOUR: red}\n")
+    kap.ok("up", "-d")
+    kap.file(SLEEPER + "    environment: {COLOUR: blue}\n")
+    assert "environment.COLOUR" in kap.ok("--dry-run", "up", "-d").out + kap.ok("--dry-run", "up", "-d").err
+    kap.ok("up", "-d")
+    assert kap.ok("exec", "-T", "web", "sh", "-c", "echo $COLOUR").out == "blue\n"
+
+
+def test_scale_goes_up_and_down_with_the_highest_number_first(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    kap.ok("up", "-d", "--scale", "web=3")
+    assert len(kap.ps()) == 3
+    kap.ok("up", "-d", "--scale", "web=1")
+    assert [name[-2:] for name in kap.ps()] == ["-1"]
+
+
+def test_run_passes_the_programs_output_and_code_on_and_leaves_nothing(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    done = kap("run", "--rm", "-T", "web", "sh", "-c", "echo hello; exit 7")
+    assert (done.code, done.out) == (7, "hello\n")
+    assert kap.ps() == {}
+
+
+def test_standard_input_reaches_a_program_that_runs_once(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    assert kap("run", "--rm", "-T", "web", "cat", stdin="through\n").out == "through\n"
+
+
+def test_services_find_each_other_by_name_and_a_port_is_published(kap: Kap) -> None:
+    port = free_port()
+    kap.file(
+        "services:\n"
+        "  web:\n"
+        "    image: busybox\n"
+        '    command: sh -c "mkdir /www; echo served > /www/index.html; httpd -f -p 80 -h /www"\n'
+        f"    ports: ['{port}:80']\n"
+        "  client:\n    image: busybox\n    command: sleep 1000\n"
+    )
+    kap.ok("up", "-d")
+    answers(f"http://127.0.0.1:{port}/", "served")
+    assert kap.ok("exec", "-T", "client", "wget", "-q", "-O-", "http://web/").out == "served\n"
+    wait_until(lambda: f":{port}->80/tcp" in kap.ok("ps").out)
+
+
+def test_a_named_volume_keeps_what_a_container_wrote(kap: Kap) -> None:
+    kap.file(SLEEPER + "    volumes: ['data:/data']\nvolumes: {data: {}}\n")
+    kap.ok("up", "-d")
+    kap.ok("exec", "-T", "web", "sh", "-c", "echo kept > /data/file")
+    kap.ok("down")
+    kap.ok("up", "-d")
+    assert kap.ok("exec", "-T", "web", "cat", "/data/file").out == "kept\n"
+
+
+def test_a_dependency_that_exits_fails_its_dependent_at_once_and_says_which(kap: Kap) -> None:
+    kap.file(
+        "services:\n"
+        "  web: {image: busybox, command: sleep 1000, depends_on: {db: {condition: service_healthy}}}\n"
+        '  db:\n    image: busybox\n    command: sh -c "echo broken; exit 3"\n'
+        "    healthcheck: {test: ['CMD', 'false'], interval: 30s}\n"
+    )
+    done = kap("up", "-d", timeout=30)
+    assert done.code == 1
+    assert "dependency failed to start" in done.err
+    assert "exited (3)" in done.err
+    assert "broken" in done.err
+    assert "compose.yaml:2:" in done.err
+
+
+def test_a_job_that_must_complete_comes_before_its_dependent(kap: Kap) -> None:
+    kap.file(
+        "services:\n"
+        "  web: {image: busybox, command: cat /d/made, volumes: ['store:/d'],"
+        " depends_on: {job: {condition: service_completed_successfully}}}\n"
+        "  job: {image: busybox, command: sh -c 'sleep 0.3; echo first > /d/made', volumes: ['store:/d']}\n"
+        "volumes: {store: {}}\n"
+    )
+    kap.ok("up", "-d")
+    wait_until(lambda: "first" in kap.ok("logs", "web").out)
+
+
+def test_a_taken_port_is_told_with_its_holder_before_anything_is_created(kap: Kap) -> None:
+    with socket.socket() as held:
+        held.bind(("0.0.0.0", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        kap.file(SLEEPER + f"    ports: ['{port}:80']\n")
+        done = kap("up", "-d")
+    assert done.code == 1
+    assert str(port) in done.err
+    assert f"pid {os.getpid()}" in done.err
+    assert kap.ps() == {}
+    kap.ok("up", "-d")
+
+
+def test_a_missing_file_to_mount_is_told_and_no_folder_is_made_for_it(kap: Kap) -> None:
+    kap.file(SLEEPER + "    volumes: ['./web.conf:/etc/web.conf']\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert "web.conf" in done.err
+    assert "compose.yaml:5:" in done.err
+    assert not (kap.folder / "web.conf").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("services:\n  web:\n    imag: busybox\n", "compose.yaml:3:5"),
+        ("services:\n  web: [\n", "compose.yaml:"),
+        ("services:\n  web: {image: '${NAME:?give it a name}'}\n", "give it a name"),
+        ("services:\n  web: {image: x, depends_on: [db]}\n", 'undefined service "db"'),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_place(kap: Kap, text: str, said: str) -> None:
+    kap.file(text)
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert said in done.err
+    assert "Traceback" not in done.err
+    kap.file("services: {}\n")
+
+
+def test_an_unset_variable_is_a_warning(kap: Kap) -> None:
+    kap.file(SLEEPER + "    environment: {A: '${NOT_SET_ANYWHERE}'}\n")
+    assert 'The "NOT_SET_ANYWHERE" variable is not set' in kap.ok("config").err
+
+
+def test_an_image_that_nobody_has_is_told(kap: Kap) -> None:
+    kap.file("services: {web: {image: '127.0.0.1:1/nothing:1'}}\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert "127.0.0.1:1/nothing:1" in done.err
+
+
+def test_a_killed_command_leaves_a_project_that_the_next_one_completes(kap: Kap) -> None:
+    kap.file("services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 1000}}\n" for n in range(8)))
+    kap.ok("up", "--no-start")
+    kap.ok("down")
+    for delay in (0.05, 0.12, 0.2):
+        command = kap.start("up", "-d")
+        time.sleep(delay)  # not for luck: the moment of the kill is what varies
+        command.send_signal(signal.SIGKILL)
+        command.wait(10)
+    kap.ok("up", "-d")
+    assert [row["State"] for row in kap.ps().values()] == ["running"] * 8
+
+
+def test_two_commands_at_once_are_safe(kap: Kap) -> None:
+    kap.file("services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 1000}}\n" for n in range(5)))
+    both = [kap.start("up", "-d") for _ in range(2)]
+    outputs = [b.communicate(timeout=60)[0] for b in both]
+    assert [b.returncode for b in both] == [0, 0], outputs
+    assert len(kap.ps()) == 5
+
+
+def test_a_restart_policy_outlives_a_killed_supervisor(kap: Kap) -> None:
+    kap.file(SLEEPER.replace("sleep 1000", "sh -c 'echo run; sleep 0.5; exit 1'") + "    restart: always\n")
+    kap.ok("up", "-d")
+    for pid in [p for p in os.listdir("/proc") if p.isdigit()]:
+        try:
+            with open(f"/proc/{pid}/comm") as comm, open(f"/proc/{pid}/cmdline", "rb") as cmdline:
+                ours = comm.read().strip() == "kap-supervisor" and str(kap.home).encode() in cmdline.read()
+        except OSError:
+            continue
+        if ours:
+            os.kill(int(pid), signal.SIGKILL)
+    wait_until(lambda: kap.ok("logs", "web").out.count("run") >= 3)
+
+
+def test_a_build_that_fails_names_the_line_and_the_next_one_goes_on_from_there(kap: Kap) -> None:
+    kap.file("services: {web: {build: .}}\n")
+    kap.file("FROM busybox\nRUN echo one > /one\nRUN echo no such thing; exit 9\n", "Dockerfile")
+    done = kap("build")
+    assert done.code == 1
+    assert "Dockerfile:3:1" in done.err
+    assert "no such thing" in done.err
+    kap.file("FROM busybox\nRUN echo one > /one\nCMD cat /one\n", "Dockerfile")
+    assert "CACHED" in kap.ok("build").out
+    assert kap.ok("run", "--rm", "-T", "web").out == "one\n"
