@@ -30,6 +30,7 @@ _READ = 1 << 18
 _EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
 _F_SETPIPE_SZ = 1031
+_SETTLED = 0.5  # seconds after which a program has set up its signal handlers
 
 Answer = Callable[[dict[str, Any]], None]
 
@@ -459,12 +460,20 @@ class Container:
             return
         if self.state == "paused":
             self.unpause()
-        if timeout == 0 or (self.sync is None and self._deaf(number)):
+        age = time.time() - float(self.status["started"])
+        if timeout == 0 or (self.sync is None and age > _SETTLED and self._deaf(number)):
             self.signal(signal.SIGKILL)
             return
         self.signal(number)
+        if timeout != 0 and age <= _SETTLED:
+            # It has just started and may be about to catch the signal: look again when it has had its time.
+            self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number))
         if timeout > 0 and self.kill_timer is None:
             self.kill_timer = self.supervisor.loop.later(timeout, self._kill)
+
+    def _kill_if_deaf(self, number: int) -> None:
+        if self.pidfd >= 0 and self._deaf(number):
+            self.signal(signal.SIGKILL)
 
     def _kill(self) -> None:
         self.kill_timer = None
@@ -480,10 +489,7 @@ class Container:
             blocked, caught, ignored = process.blocked_caught_ignored(self.pid)
         except OSError:
             return False
-        if (blocked | caught | ignored) >> (number - 1) & 1:
-            return False
-        # A program that has just started may be about to catch it.
-        return time.time() - float(self.status["started"]) > 0.5
+        return not (blocked | caught | ignored) >> (number - 1) & 1
 
     def pause(self) -> None:
         self.supervisor.cgroups.freeze(self.id, self.pid)
