@@ -184,6 +184,7 @@ def project(
                 where=position(networks.at.get(key)),
             )
             for key, item in networks.items()
+            if isinstance(item, Map)
         ),
         volumes=tuple(
             Volume(
@@ -197,6 +198,7 @@ def project(
                 where=position(volumes.at.get(key)),
             )
             for key, item in volumes.items()
+            if isinstance(item, Map)
         ),
         configs=_files(tree.get("configs"), environ),
         secrets=_files(tree.get("secrets"), environ),
@@ -211,6 +213,8 @@ def project(
 def _files(tree: Any, environ: Mapping[str, str]) -> tuple[FileSource, ...]:
     found = []
     for key, item in (tree or {}).items():
+        if not isinstance(item, Map):
+            continue
         variable = item.get("environment", "")
         content = item.get("content")
         if variable and content is None:
@@ -242,7 +246,7 @@ def _build(tree: Map) -> Build:
         platforms=tuple(tree.get("platforms") or ()),
         cache_from=tuple(tree.get("cache_from") or ()),
         cache_to=tuple(tree.get("cache_to") or ()),
-        ssh=_pairs(tree.get("ssh")),
+        ssh=tuple((s.partition("=")[0], s.partition("=")[2]) for s in tree.get("ssh") or ()),
         no_cache=tree.get("no_cache", False),
         pull=tree.get("pull", False),
         privileged=tree.get("privileged", False),

@@ -14,8 +14,9 @@ from kapelle.compose.scalars import Timestamp, float_text
 from kapelle.compose.tree import Map, Seq, as_seq, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError
 
-_TRUE = ("true", "1", "t", "T", "TRUE", "True", "yes", "y", "on", "YES", "Y", "ON", "Yes", "On")
-_FALSE = ("false", "0", "f", "F", "FALSE", "False", "no", "n", "off", "NO", "N", "OFF", "No", "Off")
+_TRUE = ("true", "y", "yes", "on")
+_FALSE = ("false", "n", "no", "off")
+_MAY_BE_UNSET = ("environment", "args")  # a name alone stands for the caller's value; elsewhere for ""
 
 
 class Walk:
@@ -65,10 +66,13 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
         walk.wrong(path, "must be a mapping", mark)
         return Map()
     out = Map()
+    for name in _REQUIRED.get(_last_name(path), ()):
+        if isinstance(path[-1] if path else None, int) and value.get(name) is None:
+            walk.wrong(path, f"missing property '{name}'", mark, f"add {name}:")
     for key, item in value.items():
         at = value.at.get(key)
         below = node.child(key)
-        if below is None or (key.startswith("x-") and key not in node.children):
+        if below is None or (key.startswith("x-") and key not in node.children and node.name is None):
             if key.startswith("x-"):
                 out.put(key, item, at)
             else:
@@ -78,6 +82,17 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
             continue
         out.put(key, _value(walk, below, item, at, (*path, key)), at)
     return out
+
+
+# what an item of these lists must have
+_REQUIRED = {
+    "env_file": ("path",), "include": ("path",), "watch": ("path", "action"), "post_start": ("command",),
+    "pre_stop": ("command",), "pre_start": ("command",), "device_read_bps": ("path",),
+}  # fmt: skip
+
+
+def _last_name(path: Path) -> str:
+    return next((p for p in reversed(path) if isinstance(p, str)), "")
 
 
 def _keeps_null(node: Node, below: Node) -> bool:
@@ -135,9 +150,13 @@ def _shown(value: Any) -> str:
 def _boolean(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value in _TRUE:
-        return True
-    if isinstance(value, str) and value in _FALSE:
+    if isinstance(value, str):
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        what = f"error while interpolating {path_text(path)}: failed to cast to expected type: invalid boolean: {value}"
+        walk.mistakes.append(ComposeFileError(what, where=position(mark), hint="write true or false"))
         return False
     walk.wrong(path, "must be a boolean or string", mark, "write true or false")
     return False
@@ -225,11 +244,14 @@ def _count(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
 def _pairs(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
     """`{K: V}` or `["K=V", "K"]` → map of strings; None where there is no value."""
     out = Map()
+    unset = None if path[-1] in _MAY_BE_UNSET else ""
     if isinstance(value, Map):
         for key, item in value.items():
             at = value.at.get(key)
-            if item is None or _plain(item):
-                out.put(key, None if item is None else _shown(item), at)
+            if isinstance(item, Timestamp):
+                walk.wrong((*path, key), "invalid jsonType time.Time", at, f'put it in quotes: "{item}"')
+            elif item is None or _plain(item):
+                out.put(key, unset if item is None else _shown(item), at)
             else:
                 walk.wrong((*path, key), "must be a boolean, null, number or string", at)
         return out
@@ -240,10 +262,26 @@ def _pairs(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
                 walk.wrong((*path, number), "must be a string", at)
                 continue
             key, found, text = item.partition("=")
-            out.put(key, text if found else None, at)
+            out.put(key, text if found else unset, at)
         return out
     walk.wrong(path, "must be a mapping or a list", mark)
     return out
+
+
+def _ssh(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
+    """build.ssh: `["default", "key=path"]`, or a map of the same."""
+    if isinstance(value, Map):
+        return Seq([k if v is None else f"{k}={v}" for k, v in value.items()], [value.at.get(k) for k in value])
+    return _strings(walk, node, value, mark, path)
+
+
+def _options(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
+    """A provider's options: each a list of texts."""
+    if not isinstance(value, Map):
+        walk.wrong(path, "must be a mapping", mark)
+        return Map()
+    rows = {k: Seq([_shown(i) for i in (v if isinstance(v, Seq) else [v])]) for k, v in value.items()}
+    return Map(rows, dict(value.at))
 
 
 def _free(_walk: Walk, _node: Node, value: Any, _mark: Any, _path: Path) -> Any:
@@ -473,7 +511,7 @@ def _external(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
 
 KINDS: dict[str, Convert] = {
     "string": _string, "text": _text, "boolean": _boolean, "integer": _integer, "number": _number, "bytes": _bytes,
-    "duration": _duration, "mode": _mode, "count": _count, "pairs": _pairs, "free": _free, "map": _fixed,
+    "duration": _duration, "mode": _mode, "count": _count, "pairs": _pairs, "ssh": _ssh, "provider": _options, "free": _free, "map": _fixed,
     "strings": _strings, "words": _words, "command": _command, "test": _test, "maps": _maps, "named": _named,
     "build": _build, "extends": _extends, "ports": _ports, "mounts": _mounts, "devices": _devices,
     "grants": _grants, "env_files": _env_files, "include": _include, "hosts": _hosts, "ulimits": _ulimits,

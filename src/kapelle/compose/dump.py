@@ -20,6 +20,7 @@ _DROPPED_WHEN_EMPTY = frozenset(
 def to_json(tree: Map, *, escape: bool = True) -> str:
     """JSON with docker compose's extra empty parts (command, entrypoint, ipam, resources, placement)."""
     out = {k: plain(v, escape=escape, extensions=k.startswith("x-")) for k, v in tree.items()}
+    out.pop("models", None)  # the reference's JSON has none
     for service in (out.get("services") or {}).values():
         service.setdefault("command", None)
         service.setdefault("entrypoint", None)
@@ -46,6 +47,8 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
                 continue
             if (item == [] and key not in _MAY_BE_EMPTY) or (item == {} and key in _DROPPED_WHEN_EMPTY):
                 continue
+            if key == "create_host_path" and item is False:
+                continue  # as the reference leaves it out: `bind` without it means no
             if key in ("secrets", "configs") and isinstance(item, list):
                 item = [_grant(dict(row)) if isinstance(row, dict) else row for row in item]
             out[key] = plain(item, escape=escape, extensions=extensions)

@@ -72,6 +72,8 @@ class Reading:
                 tree.drop("version")
             result, mistakes = canonical(tree, path if path != "-" else name)
             self.mistakes += mistakes
+            if mistakes:
+                result = Map()  # what is wrong in shape goes no further; the mistakes are told at the end
             if self.resolve_paths:
                 paths.resolve(result, base, self.environ.get("HOME", "/"))
             found.append((result, document.removals))

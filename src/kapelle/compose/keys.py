@@ -96,7 +96,7 @@ services.*.build.dockerfile string -
 services.*.build.dockerfile_inline string - 2.17
 services.*.build.entitlements strings - 2.27
 services.*.build.args pairs -
-services.*.build.ssh pairs replace 2.4
+services.*.build.ssh ssh replace 2.4
 services.*.build.labels pairs -
 services.*.build.cache_from strings -
 services.*.build.cache_to strings - 2.4
@@ -191,7 +191,7 @@ services.*.extends.service string -
 services.*.extends.file string -
 services.*.provider map - 2.36
 services.*.provider.type string - 2.36
-services.*.provider.options pairs - 2.36
+services.*.provider.options provider - 2.36
 services.*.external_links strings -
 services.*.extra_hosts hosts append
 services.*.gpus gpus replace 2.30

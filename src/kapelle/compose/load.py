@@ -110,10 +110,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         first["COMPOSE_PROJECT_NAME"] = early or derived
     tree = reading.stack(tuple(paths), base, first)
     if not name:
-        name = str(tree.get("name") or "")
-        if name:
-            check_name(name)
-        name = name or derived
+        name = normal_name(str(tree.get("name") or "")) or derived
     if not name:
         raise ComposeFileError("project name must not be empty", hint="give it one: -p NAME, or name: in the file")
     if reading.mistakes:
@@ -124,7 +121,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
     every = sorted({p for s in normalise.services(tree).values() for p in s.get("profiles") or ()})
     off = profiles.split(tree, active, services)
     if options.normalize:
-        normalise.defaults(tree)
+        normalise.defaults(tree, base if options.resolve_paths else ".")
     if options.consistency:
         mistakes = normalise.consistency(tree, off)
         if mistakes:

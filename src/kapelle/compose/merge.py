@@ -19,6 +19,8 @@ def merge(earlier: Map, later: Map, node: Node = ROOT) -> Map:
             out.put(key, value, at)
         elif value is not None:
             out.put(key, _value(out[key], value, below), at)
+        elif below is not None and below.key is not None and below.key.kind == "command":
+            out.put(key, None, at)  # `command: null` goes back to the image's own
     return out
 
 

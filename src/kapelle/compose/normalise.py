@@ -8,19 +8,18 @@ from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError
 
 
-def defaults(tree: Map) -> None:
+def defaults(tree: Map, base: str = ".") -> None:
     """Implied parts of services: the default network, dependencies, build defaults, targets of secrets."""
     used_default = False
     for service in services(tree).values():
-        _build(service)
+        _build(service, base)
         if not service.get("networks") and "network_mode" not in service and "provider" not in service:
             service["networks"] = Map({"default": None})
         if "default" in (service.get("networks") or {}):
             used_default = True
         _dependencies(service)
         for grant in service.get("secrets") or ():
-            target = grant.get("target") or grant.get("source", "")
-            grant["target"] = target if target.startswith("/") else f"/run/secrets/{target}"
+            grant.setdefault("target", f"/run/secrets/{grant.get('source', '')}")
         if service.get("pull_policy") == "if_not_present":
             service["pull_policy"] = "missing"
     if used_default:
@@ -34,10 +33,10 @@ def services(tree: Map) -> Map:
     return found
 
 
-def _build(service: Map) -> None:
+def _build(service: Map, base: str) -> None:
     build = service.get("build")
     if isinstance(build, Map):
-        build.setdefault("context", ".")
+        build.setdefault("context", base)
         if "dockerfile_inline" not in build:
             build.setdefault("dockerfile", "Dockerfile")
 
@@ -68,6 +67,8 @@ def names(tree: Map, project: str) -> None:
     """Names of networks, volumes, configs and secrets: PROJECT_key, or as written."""
     for kind in ("networks", "volumes", "configs", "secrets"):
         for key, item in list((tree.get(kind) or {}).items()):
+            if key.startswith("x-"):
+                continue
             if item is None:
                 item = tree[kind][key] = Map()
             external = item.get("external")
@@ -121,7 +122,7 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
                 f"add image: or build: to {name}",
             )
         for other, row in (service.get("depends_on") or {}).items():
-            if other in known or not row.get("required", True):
+            if other in known or (other in disabled and not row.get("required", True)):
                 continue
             mark = service["depends_on"].at.get(other) or service.at.get("depends_on")
             if other in disabled:
@@ -143,11 +144,12 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
                 "remove one of them",
             )
         mistakes += _references(tree, name, service, wrong)
+        _repeated(name, service, wrong)
         _pairs(name, service, wrong)
     mistakes += _circle(known)
     for kind in ("configs", "secrets"):
         for key, item in (tree.get(kind) or {}).items():
-            if item and not any(k in item for k in ("file", "environment", "content", "external")):
+            if isinstance(item, Map) and not any(k in item for k in ("file", "environment", "content", "external")):
                 wrong(f'{kind[:-1]} "{key}" must declare either `file` or `environment`', tree[kind].at.get(key))
     return mistakes
 
@@ -178,6 +180,17 @@ def _references(tree: Map, name: str, service: Map, wrong: Any) -> list[KapelleE
                     f'add "{grant.get("source")}:" under {kind} at the top level',
                 )
     return []
+
+
+def _repeated(name: str, service: Map, wrong: Any) -> None:
+    """Lists that may not hold a thing twice, and are not made unique by merging."""
+    rows = service.get("security_opt") or Seq()
+    for number, item in enumerate(rows):
+        first = list(rows).index(item)
+        if first != number:
+            wrong(
+                f"services.{name}.security_opt items at {first} and {number} are equal", rows.at[number], "remove one"
+            )
 
 
 _SAME = (

@@ -40,9 +40,8 @@ def is_remote(path: str) -> bool:
 def _service(service: Map, absolute: Any) -> None:
     build = service.get("build")
     if isinstance(build, Map):
-        context = build.get("context", ".")
-        if not is_remote(context):
-            build["context"] = absolute(context)
+        if "context" in build and not is_remote(build["context"]):
+            build["context"] = absolute(build["context"])
         contexts = build.get("additional_contexts")
         if isinstance(contexts, Map):
             for name, path in contexts.items():
@@ -61,9 +60,6 @@ def _service(service: Map, absolute: Any) -> None:
     for watch in (develop.get("watch") or ()) if isinstance(develop, Map) else ():
         if isinstance(watch.get("path"), str):
             watch["path"] = absolute(watch["path"])
-    spec = service.get("credential_spec")
-    if isinstance(spec, Map) and isinstance(spec.get("file"), str):
-        spec["file"] = absolute(spec["file"])
     extends = service.get("extends")
     if isinstance(extends, Map) and isinstance(extends.get("file"), str):
         extends["file"] = absolute(extends["file"])

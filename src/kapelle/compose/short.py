@@ -102,9 +102,7 @@ def _option(row: dict[str, Any], option: str) -> None:
         row.setdefault("volume", {})["nocopy"] = True
     elif option in _PROPAGATIONS:
         row.setdefault("bind", {})["propagation"] = option
-    elif option in ("cached", "delegated", "consistent"):
-        row["consistency"] = option
-    elif option not in ("rw", ""):
+    elif option not in ("rw", "", "cached", "delegated", "consistent"):
         # Compose takes any word here, and so do we; the engine says what it can't honour
         row.setdefault("x-kap-options", []).append(option)
 

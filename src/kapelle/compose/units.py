@@ -30,24 +30,20 @@ def duration(text: str) -> int:
 
 
 def duration_text(nanoseconds: int) -> str:
-    """The shortest form that compose prints: "1m30s", "500ms", "0s"."""
+    """As Go prints it: "1m30s", "2m0s", "500ms", "0s"."""
     if nanoseconds == 0:
         return "0s"
     sign, left = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
     text = ""
     for unit in ("h", "m"):
         count, left = divmod(left, _DURATION[unit])
-        if count:
+        if count or text:
             text += f"{count}{unit}"
-    if left:
-        unit = next(u for u in ("s", "ms", "us", "ns") if left >= _DURATION[u] or u == "ns")
-        if text:
-            unit = "s"
-        whole, rest = divmod(left, _DURATION[unit])
-        width = len(str(_DURATION[unit])) - 1
-        fraction = f".{rest:0{width}d}".rstrip("0") if rest else ""
-        text += f"{whole}{fraction}{'µs' if unit == 'us' else unit}"
-    return sign + text
+    unit = "s" if text else next(u for u in ("s", "ms", "us", "ns") if left >= _DURATION[u] or u == "ns")
+    whole, rest = divmod(left, _DURATION[unit])
+    width = len(str(_DURATION[unit])) - 1
+    fraction = f".{rest:0{width}d}".rstrip("0") if rest else ""
+    return f"{sign}{text}{whole}{fraction}{'µs' if unit == 'us' else unit}"
 
 
 def seconds(text: str) -> float:

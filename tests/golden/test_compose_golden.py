@@ -1,0 +1,46 @@
+"""Case folders: each compose file gives the model that docker compose 2.40 gives, or is refused as it refuses it.
+
+`tools/oracle.py --write` made the expectations; the test itself needs no oracle.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tools import oracle
+
+CASES = sorted(p for p in (Path(__file__).parent / "compose").iterdir() if p.is_dir())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+def test_a_file_means_what_docker_compose_says_it_means(case: Path) -> None:
+    mine, error = oracle.ours(case)
+    refused = case / "expected-error.txt"
+    if refused.exists():
+        assert error, f"accepted, but the reference says: {refused.read_text()}"
+    else:
+        assert not error
+        assert oracle.differences(mine, json.loads((case / "expected.json").read_text())) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+def test_what_config_prints_reads_back_as_the_same_model(case: Path, tmp_path: Path) -> None:
+    if (case / "expected-error.txt").exists():
+        pytest.skip("the reference refuses this file")
+    from kapelle.compose import dump
+    from kapelle.compose.load import Options, load
+
+    words = oracle.words_of(case)
+    flags = tuple(w for f, w in pairwise(words) if f == "--profile")
+    named = tuple(str(case / w) for f, w in pairwise(words) if f == "-f")
+    env_files = tuple(str(case / w) for f, w in pairwise(words) if f == "--env-file")
+    options = Options(files=named, profiles=flags, env_files=env_files, all_resources="--all-resources" in words)
+    environment = oracle.environment_of(case)
+    first = load(options, str(case), environment)
+    (tmp_path / "compose.yaml").write_text(dump.to_yaml(first.tree))
+    again = Options(files=(str(tmp_path / "compose.yaml"),), profiles=("*",), all_resources=True)
+    second = load(again, str(tmp_path), {})
+    assert json.loads(dump.to_json(second.tree)) == json.loads(dump.to_json(first.tree))

@@ -1,0 +1,120 @@
+"""Compare our reading of compose files with docker compose's own, case folder by case folder.
+
+    python tools/oracle.py [--docker PATH] [--write] FOLDER...
+
+A case is a folder with a compose.yaml and whatever it needs; `args` holds flags (one per line), `env` variables.
+Differences are printed as JSON. `--write` keeps the oracle's answer in the case: expected.json, or expected-error.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+PLACE = "/CASE"
+
+
+def words_of(case: Path) -> list[str]:
+    file = case / "args"
+    return file.read_text().split() if file.exists() else []
+
+
+def environment_of(case: Path) -> dict[str, str]:
+    found = {"PATH": "/usr/bin:/bin", "HOME": "/home/someone"}
+    file = case / "env"
+    if file.exists():
+        found.update(dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line))
+    return found
+
+
+def reference(case: Path, docker: str) -> tuple[Any, str]:
+    """(model, "") or (None, error) as docker compose says."""
+    done = subprocess.run(
+        [docker, *words_of(case), "config", "--format", "json"],
+        cwd=case, env=environment_of(case), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        return None, done.stderr.strip().splitlines()[-1].replace(str(case), PLACE)
+    return json.loads(done.stdout.replace(str(case), PLACE)), ""
+
+
+def ours(case: Path) -> tuple[Any, str]:
+    """The same by our own loader."""
+    from kapelle.cli.dispatch import GLOBAL_FLAGS
+    from kapelle.cli.flags import parse
+    from kapelle.compose import dump
+    from kapelle.compose.load import Options, load
+    from kapelle.errors import KapelleError
+
+    given = parse(GLOBAL_FLAGS, words_of(case))
+    options = Options(
+        files=tuple(given.file),
+        project_name=given.project_name,
+        project_directory=given.project_directory,
+        env_files=tuple(given.env_file),
+        profiles=tuple(given.profile),
+        all_resources=given.all_resources,
+    )
+    try:
+        loaded = load(options, str(case), environment_of(case))
+    except KapelleError as e:
+        first = getattr(e, "mistakes", (e,))
+        return None, " | ".join(m.what for m in first).replace(str(case), PLACE)
+    return json.loads(dump.to_json(loaded.tree).replace(str(case), PLACE)), ""
+
+
+def differences(mine: Any, theirs: Any, path: str = "") -> list[dict[str, Any]]:
+    """Where two models differ, as JSON paths."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        rows = []
+        for key in sorted(mine.keys() | theirs.keys()):
+            below = f"{path}.{key}" if path else key
+            if key not in mine:
+                rows.append({"path": below, "ours": "(missing)", "reference": theirs[key]})
+            elif key not in theirs:
+                rows.append({"path": below, "ours": mine[key], "reference": "(missing)"})
+            else:
+                rows += differences(mine[key], theirs[key], below)
+        return rows
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        return [
+            row for n, pair in enumerate(zip(mine, theirs, strict=True)) for row in differences(*pair, f"{path}[{n}]")
+        ]
+    return [] if mine == theirs and type(mine) is type(theirs) else [{"path": path, "ours": mine, "reference": theirs}]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docker", default=os.environ.get("KAP_ORACLE", "docker-compose"))
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("folders", nargs="+", type=Path)
+    options = parser.parse_args()
+    report: dict[str, Any] = {}
+    for case in options.folders:
+        case = case.resolve()
+        theirs, their_error = reference(case, options.docker)
+        mine, my_error = ours(case)
+        if options.write:
+            for name in ("expected.json", "expected-error.txt"):
+                (case / name).unlink(missing_ok=True)
+            if their_error:
+                (case / "expected-error.txt").write_text(their_error + "\n")
+            else:
+                (case / "expected.json").write_text(json.dumps(theirs, indent=1, sort_keys=True) + "\n")
+        if bool(their_error) != bool(my_error):
+            report[case.name] = {"ours": my_error or "accepted", "reference": their_error or "accepted"}
+        elif not their_error and (rows := differences(mine, theirs)):
+            report[case.name] = rows
+    print(json.dumps(report, indent=1))
+    return 1 if report else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
