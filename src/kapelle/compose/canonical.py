@@ -168,7 +168,7 @@ def _integer(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
         return 0
     if isinstance(value, int):
         return value
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
         try:
@@ -186,7 +186,7 @@ def _number(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
     if isinstance(value, str):
         try:
             number = float(value)
-            return int(number) if number == int(number) else number
+            return int(number) if number.is_integer() else number
         except (ValueError, OverflowError):
             walk.invalid(path, f'"{value}" is not a number', mark)
             return 0

@@ -85,6 +85,9 @@ def remove_paths(tree: Map, removals: tuple[tuple[str | int, ...], ...]) -> Map:
         return tree
     out: Map = copy(tree)
     for path in removals:
+        if not path:
+            out = Map()  # the tag stands at the root: nothing of the earlier files is left
+            continue
         place: Any = out
         for step in path[:-1]:
             place = place.get(str(step)) if isinstance(place, Map) else None
