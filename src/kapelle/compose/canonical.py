@@ -511,7 +511,8 @@ def _external(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
 
 KINDS: dict[str, Convert] = {
     "string": _string, "text": _text, "boolean": _boolean, "integer": _integer, "number": _number, "bytes": _bytes,
-    "duration": _duration, "mode": _mode, "count": _count, "pairs": _pairs, "ssh": _ssh, "provider": _options, "free": _free, "map": _fixed,
+    "duration": _duration, "mode": _mode, "count": _count, "pairs": _pairs, "ssh": _ssh, "provider": _options,
+    "free": _free, "map": _fixed,
     "strings": _strings, "words": _words, "command": _command, "test": _test, "maps": _maps, "named": _named,
     "build": _build, "extends": _extends, "ports": _ports, "mounts": _mounts, "devices": _devices,
     "grants": _grants, "env_files": _env_files, "include": _include, "hosts": _hosts, "ulimits": _ulimits,
