@@ -13,6 +13,7 @@ import pytest
 from tools import oracle
 
 CASES = sorted(p for p in (Path(__file__).parent / "compose").iterdir() if p.is_dir())
+ACCEPTED = [c for c in CASES if (c / "expected.json").exists()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
@@ -26,10 +27,8 @@ def test_a_file_means_what_docker_compose_says_it_means(case: Path) -> None:
         assert oracle.differences(mine, json.loads((case / "expected.json").read_text())) == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda p: p.name)
 def test_what_config_prints_reads_back_as_the_same_model(case: Path, tmp_path: Path) -> None:
-    if (case / "expected-error.txt").exists():
-        pytest.skip("the reference refuses this file")
     from kapelle.compose import dump
     from kapelle.compose.load import Options, load
 
