@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from kapelle.engines.native import messages
+from kapelle.engines.native import messages, rung
 from kapelle.errors import EngineError
 from kapelle.state import store
 from kapelle.state.paths import Paths
@@ -55,6 +55,7 @@ def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket
     sock = connect(paths, project)
     if sock is not None:
         return sock
+    rung.require()
     run_dir = paths.project_run(project)
     for directory in (run_dir, paths.project(project), f"{paths.project(project)}/containers", paths.networks):
         store.make_directory(directory)

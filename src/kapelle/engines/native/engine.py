@@ -96,8 +96,10 @@ class NativeEngine:
 
     def check(self, wanted: tuple[steps.Step, ...], project: Project) -> None:
         """Refuse what can be known not to work before anything is created: bind sources, ports."""
-        from kapelle.engines.native import preflight
+        from kapelle.engines.native import preflight, rung
 
+        if any(not isinstance(s, steps.PullImage) for s in wanted):
+            rung.require()
         preflight.check(self.paths, wanted, project)
 
     def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
@@ -115,6 +117,9 @@ class NativeEngine:
         self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
 
     def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
+        from kapelle.engines.native import rung
+
+        rung.require()
         self.images.build(step, project, emit)
 
     def _hold_supervisor(self, project: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from kapelle.engines.native.keeper_files import exit_code, read_exit
+from kapelle.engines.native.rung import RUNG
 from kapelle.linux import process
 from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, PublishedPort
 from kapelle.state import store
 from kapelle.state.paths import Paths
-
-RUNG = "R1"
 
 
 def containers(paths: Paths, project: str) -> list[Container]:
