@@ -87,6 +87,16 @@ def state_of(pid: int) -> str:
         return ""
 
 
+def zombie_status(pid: int) -> int | None:
+    """The wait status of a process that has ended and waits to be reaped; None of any other (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[49]) if fields[0] == b"Z" and len(fields) > 49 else None
+
+
 def is_same(pid: int, started: int) -> bool:
     """Is `pid` still the process that started at `started`, and not a zombie?"""
     return pid > 0 and start_time(pid) == started and state_of(pid) not in ("Z", "X", "")

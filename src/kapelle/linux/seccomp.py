@@ -28,7 +28,35 @@ _SOCKET_FAMILIES_REFUSED = (38, 40)  # AF_ALG, AF_VSOCK
 
 # Left out whatever the capabilities.
 _NEVER = frozenset(
-    ["_sysctl", "add_key", "afs_syscall", "create_module", "epoll_ctl_old", "epoll_wait_old", "get_kernel_syms", "getpmsg", "io_uring_enter", "io_uring_register", "io_uring_setup", "kexec_file_load", "kexec_load", "keyctl", "move_pages", "nfsservctl", "pkey_free_old", "putpmsg", "query_module", "request_key", "security", "sysfs", "tuxcall", "uselib", "userfaultfd", "ustat", "vserver"]
+    [
+        "_sysctl",
+        "add_key",
+        "afs_syscall",
+        "create_module",
+        "epoll_ctl_old",
+        "epoll_wait_old",
+        "get_kernel_syms",
+        "getpmsg",
+        "io_uring_enter",
+        "io_uring_register",
+        "io_uring_setup",
+        "kexec_file_load",
+        "kexec_load",
+        "keyctl",
+        "move_pages",
+        "nfsservctl",
+        "pkey_free_old",
+        "putpmsg",
+        "query_module",
+        "request_key",
+        "security",
+        "sysfs",
+        "tuxcall",
+        "uselib",
+        "userfaultfd",
+        "ustat",
+        "vserver",
+    ]
 )
 # Allowed when the capability is held.
 _NEEDS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -84,6 +85,10 @@ class Container:
     def start(self, answer: Answer, given: list[int], size: Any = None) -> None:
         """Begin to launch; `answer` hears {"ok"} at exec or {"error"}. `given`: a one-off's standard streams."""
         if self.state in ("running", "paused"):
+            if self.pidfd >= 0 and not process.is_same(self.pid, int(self.status["start_time"])):
+                # It has ended just now and that is not told yet: what to start is what comes after.
+                self.supervisor.loop.later(_EXIT_POLL, lambda: self.start(answer, [], size))
+                return
             answer({"ok": True, "already": True})
             return
         self.start_answers.append(answer)
@@ -130,6 +135,8 @@ class Container:
                     os.close(fd)
         self.sync = ours
         self.status.update(run=run, pid=pid, start_time=process.start_time(pid), boot=supervisor.boot)
+        # Before it can run: a successor must know of it, should we die between here and its exec.
+        store.write_json(f"{self.directory}/status.json", self.status)
         self.pidfd = os.pidfd_open(pid)
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)
@@ -355,8 +362,11 @@ class Container:
             return  # told meanwhile
         found = read_exit(f"{self.directory}/exit", self.pid)
         if found is None:
-            status = process.pidfd_exit_status(self.pidfd)
-            if status is not None and self.exit_looks >= 3:
+            # Not the keeper's child any more (it was killed): the kernel tells, before or after init has reaped it.
+            status = process.zombie_status(self.pid) if self.exit_looks >= 2 else None
+            if status is None:
+                status = process.pidfd_exit_status(self.pidfd)
+            if status is not None and self.exit_looks >= 2:
                 write_exit(f"{self.directory}/exit", self.pid, status)
                 found = status, time.time_ns()
         if found is None and self.exit_looks >= _EXIT_LOOKS:
@@ -507,9 +517,16 @@ class Container:
 
     def adopt(self) -> None:
         """Take over a container that an earlier supervisor started."""
-        if self.state not in ("running", "paused", "restarting"):
-            return
         pid = self.pid
+        if self.state not in ("running", "paused", "restarting"):
+            if pid and self.status["boot"] == self.supervisor.boot and self._open_pidfd(pid):
+                # It was being started when our predecessor died: half made, so it ends; who asked asks again.
+                self.signal(signal.SIGKILL)
+                select.select([self.pidfd], [], [], 2)
+                self._release()
+                self.status.update(pid=0)
+                self.save()
+            return
         if not (self.status["boot"] == self.supervisor.boot and pid and self._open_pidfd(pid)):
             self._lost(pid)
             return

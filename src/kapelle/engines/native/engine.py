@@ -125,6 +125,7 @@ class NativeEngine:
     def _hold_supervisor(self, project: str) -> None:
         """Start the supervisor (or keep it) for the rest of this command: it comes up while we write files."""
         if self._held is None:
+            removal.sweep(self.paths, project)  # the caller holds the project's lock
             self._held = client.ensure(self.paths, project, strict=self.strict)
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
@@ -603,4 +604,5 @@ class NativeEngine:
     def settle(self, project: str) -> None:
         """After a `down`: let the supervisor leave at once, so that no process of ours stays behind."""
         self.close()
+        removal.sweep(self.paths, project)
         client.leave(self.paths, project)

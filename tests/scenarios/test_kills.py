@@ -1,0 +1,79 @@
+"""kill -9 of each process of ours, at varying moments: the next command converges, nothing is lost or left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.checks import wait_until
+from tests.scenarios.conftest import Kap
+
+pytestmark = pytest.mark.root
+
+SIX = "services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 1000, restart: always}}\n" for n in range(6))
+
+
+def ours(kap: Kap, name: str) -> list[int]:
+    """Our processes of this project's home, by name."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and Path(f"/proc/{entry}/comm").read_text().strip() == name:
+                command = Path(f"/proc/{entry}/cmdline").read_bytes()
+                if str(kap.home).encode() in command and kap.folder.name.encode() in command:
+                    found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def kill(kap: Kap, *names: str) -> None:
+    for name in names:
+        for pid in ours(kap, name):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+@pytest.mark.parametrize("victims", [("kap-supervisor",), ("kap-keeper",), ("kap-keeper", "kap-supervisor")])
+@pytest.mark.parametrize("verb", [("up", "-d"), ("down", "-t", "0"), ("up", "-d", "--force-recreate")])
+def test_a_kill_in_the_middle_of_a_command_is_mended_by_the_next_up(
+    kap: Kap, verb: tuple[str, ...], victims: tuple[str, ...]
+) -> None:
+    kap.file(SIX)
+    kap.ok("up", "-d")
+    for moment in (0.06, 0.1, 0.15):
+        command = kap.start(*verb)
+        time.sleep(moment)  # what is tested is the moment
+        if len(victims) == 2:
+            command.kill()
+        kill(kap, *victims)
+        command.communicate(timeout=60)
+        kap.ok("up", "-d")
+        wait_until(lambda: [r["State"] for r in kap.ps().values()] == ["running"] * 6, what=str(kap.ps()))
+
+
+def test_output_and_exit_codes_outlive_a_killed_supervisor(kap: Kap) -> None:
+    count = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.02; done; exit 9"
+    kap.file(f'services:\n  web:\n    image: busybox\n    command: ["sh", "-c", "{count.replace("$", "$$")}"]\n')
+    kap.ok("up", "-d")
+    kill(kap, "kap-supervisor")
+    wait_until(lambda: kap.ps()[f"{kap.folder.name}-web-1"]["State"] == "exited")
+    assert kap.ps()[f"{kap.folder.name}-web-1"]["ExitCode"] == 9
+    assert kap.ok("logs", "--no-log-prefix", "web").out.split() == [str(n) for n in range(1, 61)]
+
+
+def test_names_and_ports_work_on_after_a_kill_of_both(kap: Kap) -> None:
+    kap.file("services:\n  web: {image: busybox, command: sleep 1000}\n  db: {image: busybox, command: sleep 1000}\n")
+    kap.ok("up", "-d")
+    kill(kap, "kap-supervisor")
+    wait_until(lambda: ours(kap, "kap-supervisor"))
+    assert "172." in kap.ok("exec", "-T", "web", "nslookup", "db", "127.0.0.11").out
+    kill(kap, "kap-keeper")
+    wait_until(lambda: ours(kap, "kap-keeper") and ours(kap, "kap-supervisor"))
+    assert "172." in kap.ok("exec", "-T", "web", "nslookup", "db", "127.0.0.11").out
