@@ -45,6 +45,9 @@ def host_state() -> tuple[Any, ...]:
         )
 
 
+_DEAD: list[ProjectNetwork] = []  # never collected: their sockets close numbers that others have by then
+
+
 class Machine:
     """The host during a test: namespaces, children and the supervisor's loop, all ended at its end."""
 
@@ -64,6 +67,7 @@ class Machine:
     def forget(self, project: ProjectNetwork) -> None:
         """The supervisor was killed: its object is gone, what it held by the keeper's grace is not."""
         self._projects.remove(project)
+        _DEAD.append(project)
         self.loop = Loop()
 
     def netns(self) -> int:

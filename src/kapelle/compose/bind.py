@@ -184,7 +184,6 @@ def project(
                 where=position(networks.at.get(key)),
             )
             for key, item in networks.items()
-            if isinstance(item, Map)
         ),
         volumes=tuple(
             Volume(
@@ -198,7 +197,6 @@ def project(
                 where=position(volumes.at.get(key)),
             )
             for key, item in volumes.items()
-            if isinstance(item, Map)
         ),
         configs=_files(tree.get("configs"), environ),
         secrets=_files(tree.get("secrets"), environ),

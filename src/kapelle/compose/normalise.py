@@ -67,8 +67,6 @@ def names(tree: Map, project: str) -> None:
     """Names of networks, volumes, configs and secrets: PROJECT_key, or as written."""
     for kind in ("networks", "volumes", "configs", "secrets"):
         for key, item in list((tree.get(kind) or {}).items()):
-            if key.startswith("x-"):
-                continue
             if item is None:
                 item = tree[kind][key] = Map()
             external = item.get("external")
@@ -98,7 +96,7 @@ def drop_unused(tree: Map) -> None:
     for kind, wanted in used.items():
         have = tree.get(kind)
         if isinstance(have, Map):
-            for key in [k for k in have if k not in wanted and not k.startswith("x-")]:
+            for key in [k for k in have if k not in wanted]:
                 have.drop(key)
             if not have:
                 tree.drop(kind)

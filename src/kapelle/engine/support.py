@@ -17,15 +17,19 @@ def unsupported(
     """Yield (service, key path, why not, place) for each key that is used and not honoured, by service and key.
 
     `capabilities` maps a path below a service ("deploy.placement", or "services.*.gpus") to "" when it is honoured,
-    else to the reason why it is not.
+    else to the reason why it is not. "key=a|b" speaks of these values only, "key!=a|b" of all others.
     """
     refused = {
         path.removeprefix("services.*."): why for path, why in capabilities.items() if why
     }  # fmt: skip
     for service in services:
         for path, why in sorted(refused.items()):
-            if _is_used(service.raw, path.split(".")):
-                yield service, path, why, place_of(service, path)
+            key, unless, values = path.partition("!=") if "!=" in path else path.partition("=")
+            if not _is_used(service.raw, key.split(".")):
+                continue
+            value = str(_at(service.raw, key.split(".")))
+            if not values or (value in values.split("|")) == (unless == "="):
+                yield service, key, why, place_of(service, key)
 
 
 def notices(project: Project, services: Iterable[Service], capabilities: Mapping[str, str]) -> list[Notice]:
@@ -62,6 +66,12 @@ def place_of(service: Service, path: str) -> Position | None:
             return where
         parts.pop()
     return service.where.get("")
+
+
+def _at(tree: Any, path: list[str]) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree
 
 
 def _is_used(tree: Any, path: list[str]) -> bool:

@@ -104,6 +104,10 @@ CODES: dict[str, tuple[str, str]] = {
         "a mount's source is missing",
         "A file that is to be mounted does not exist. No directory was made in its place; create the file.",
     ),
+    "KAP701": (
+        "containers can't be started as this user",
+        "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
+    ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
     "KAP999": ("a defect of kap", "Not your files' fault. The report that is named holds what is needed to repair it."),
 }

@@ -26,7 +26,9 @@ Reply = Callable[[bytes], None]
 class Upstream:
     """Asks the name servers of a resolv.conf (resolv.conf(5))."""
 
-    def __init__(self, loop: Loop, path: str = "/etc/resolv.conf", port: int = 53) -> None:
+    def __init__(self, loop: Loop, path: str = "/etc/resolv.conf", port: int = 53, fixed: tuple[str, ...] = ()) -> None:
+        """`fixed`: servers to ask whatever the file says (a service's `dns`)."""
+        self._fixed = fixed
         self._loop = loop
         self._path = path
         self._port = port
@@ -38,6 +40,8 @@ class Upstream:
 
     def servers(self) -> tuple[str, ...]:
         """The name servers as of now; looks at the file at most once a second."""
+        if self._fixed:
+            return self._fixed
         now = time.monotonic()
         if self._stamp is None or now - self._checked > 1.0:
             self._checked = now

@@ -10,6 +10,7 @@ import secrets
 import select
 import socket
 import time
+from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class NativeEngine:
         self.store = Store(paths.images)
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
+        self._holding = allocate_lock()
         self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
             steps.PullImage: self._pull,
@@ -124,9 +126,10 @@ class NativeEngine:
 
     def _hold_supervisor(self, project: str) -> None:
         """Start the supervisor (or keep it) for the rest of this command: it comes up while we write files."""
-        if self._held is None:
-            removal.sweep(self.paths, project)  # the caller holds the project's lock
-            self._held = client.ensure(self.paths, project, strict=self.strict)
+        with self._holding:  # steps run side by side; a second sweep would meet the first one's new folders
+            if self._held is None:
+                removal.sweep(self.paths, project)  # the caller holds the project's lock
+                self._held = client.ensure(self.paths, project, strict=self.strict)
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
@@ -327,7 +330,7 @@ class NativeEngine:
             )
             if not os.path.isdir(self.paths.volume_data(name)):
                 volumes.create(self.paths, name)
-            found[mount.target] = (name, self.paths.volume_data(name))
+            found[mount.target] = (name, volumes.location(self.paths, name))
         for target in (image.config.get("config") or {}).get("Volumes") or {}:
             clean = target.rstrip("/") or "/"
             if clean not in targets:
@@ -415,7 +418,7 @@ class NativeEngine:
                 launch["namespaces"][mode] = f"container:{other.id}"
 
     def _stop_and_remove(self, old: Container, project: Project) -> None:
-        if old.alive:
+        if old.alive or old.pid:
             client.request(self.paths, project.name, self._stop_message(old, None))
         client.request(self.paths, project.name, {"op": "forget", "id": old.id}, start=False)
         intent = self._intent(project.name, old.id)
@@ -529,6 +532,7 @@ class NativeEngine:
         if container.alive:
             if not step.force:
                 raise EngineError(f"container {step.name} is running", hint=f"kap stop {step.service}")
+        if container.alive or container.pid:  # half started counts too
             client.request(self.paths, project.name, self._stop_message(container, 0))
         client.request(self.paths, project.name, {"op": "forget", "id": container.id}, start=False)
         intent = self._intent(project.name, container.id)

@@ -8,6 +8,10 @@ from __future__ import annotations
 _SWARM = "is for swarm; docker compose ignores it too"
 
 NOT_HONOURED: dict[str, str] = {
+    "cgroup=host": "each container has a cgroup namespace of its own here",
+    "cgroup_parent": "groups are made below the one that kap runs in",
+    "external_links": "links to containers of other projects are not made; use a network that both share",
+    "logging.driver!=json-file|local": "output is kept in files here, whatever the driver",
     "blkio_config": "block I/O limits are not set by this engine",
     "cpu_count": "is for Windows containers",
     "cpu_percent": "is for Windows containers",
@@ -26,7 +30,6 @@ NOT_HONOURED: dict[str, str] = {
     "use_api_socket": "there is no engine API here",
     "userns_mode": "user namespaces are chosen by the engine",
     "volumes_from": "volumes of other containers are not mounted by this engine",
-    "deploy.mode": _SWARM,
     "deploy.endpoint_mode": _SWARM,
     "deploy.labels": _SWARM,
     "deploy.placement": _SWARM,

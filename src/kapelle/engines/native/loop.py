@@ -74,7 +74,8 @@ class Loop:
         timeout = -1.0
         if self._timers:
             timeout = max(0.0, self._timers[0][0] - time.monotonic())
-        for fd, events in self._epoll.poll(timeout):
+        # One at a time: what one callback reads or closes must not be announced to the next by an answer grown old.
+        for fd, events in self._epoll.poll(timeout, 1):
             handler = self._calls.get(fd)
             if handler is not None:
                 handler(events)

@@ -110,6 +110,7 @@ class ProjectNetwork:
         self._published: dict[str, list[_Published]] = {}
         self.names = Names()
         self._upstream = Upstream(loop, _RESOLV_CONF)
+        self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
         try:
             fresh = "netns" not in self.fds
             if fresh:
@@ -359,10 +360,12 @@ class ProjectNetwork:
         netns_fd: int,
         endpoints: tuple[EndpointSpec, ...],
         names: tuple[str, ...] = (),
+        servers: tuple[str, ...] = (),
     ) -> tuple[Endpoint, ...]:
         """Give a container its interfaces, addresses, default route and name server; `lo` comes up.
 
-        `names` answer on each of its networks besides its own name, its short id and each endpoint's aliases.
+        `servers` are asked for other names, instead of the host's. `names` answer on each of its networks besides
+        its own name, its short id and each endpoint's aliases.
         Endpoints are taken in their order: eth0, eth1 …; the default route is the first one's that is not internal.
         Called again for the same namespace it changes nothing. EngineError KAP202 (address), KAP209 (network unknown).
         """
@@ -392,8 +395,16 @@ class ProjectNetwork:
         if found:
             udp, tcp = (socket.socket(fileno=self.fds[f"dns-{kind}:{container_id}"]) for kind in ("udp", "tcp"))
             answerer = Answerer(self.names, container_id)
-            attachment.server = Server(self._loop, answerer, self._upstream.forward, udp, tcp)
+            attachment.server = Server(self._loop, answerer, self._asker(servers).forward, udp, tcp)
         return attachment.endpoints
+
+    def _asker(self, servers: tuple[str, ...]) -> Upstream:
+        """Who asks these servers; the host's when there are none."""
+        if not servers:
+            return self._upstream
+        if servers not in self._others:
+            self._others[servers] = Upstream(self._loop, _RESOLV_CONF, fixed=servers)
+        return self._others[servers]
 
     def _place(self, container_id: str, wanted: EndpointSpec) -> Endpoint:
         bridge = self._networks.get(wanted.network)
@@ -627,7 +638,8 @@ class ProjectNetwork:
         self._published.clear()
         for container_id in tuple(self._attached):
             self._unname(container_id)
-        self._upstream.close()
+        for asker in (self._upstream, *self._others.values()):
+            asker.close()
         self._route.close()
         if self._nft is not None:
             self._nft.close()

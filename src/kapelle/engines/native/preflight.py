@@ -43,6 +43,15 @@ def _publishes(wanted: tuple[steps.Step, ...], name: str) -> bool:
 def _bind_sources(service: Service, project: Project) -> list[KapelleError]:
     mistakes: list[KapelleError] = []
     for number, mount in enumerate(service.mounts):
+        if mount.type not in ("bind", "volume", "tmpfs"):
+            mistakes.append(
+                EngineError(
+                    f'service "{service.name}": a mount of type {mount.type} can\'t be made here',
+                    where=service.where.get(f"volumes[{number}]"),
+                    hint="use bind, volume or tmpfs",
+                    code="KAP320",
+                )
+            )
         if mount.type != "bind" or os.path.exists(mount.source):
             continue
         where = service.where.get(f"volumes[{number}]") or service.where.get("volumes")

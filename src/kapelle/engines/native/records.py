@@ -48,9 +48,10 @@ def one(directory: str, boot: str) -> Container | None:
             code, finished = exit_code(told[0]), told[1] / 1e9
         else:
             code, finished = 137, finished or float(status.get("started", 0.0))
-    elif state in ("created", "exited") and pid and status.get("boot") == boot:
-        if process.is_same(pid, int(status["start_time"])):
-            state = "running"  # its supervisor died while it was being started
+    elif state in ("created", "exited") and pid:
+        # Being started, or half started by a supervisor that died: a process is there, the program is not told yet.
+        if not (status.get("boot") == boot and process.is_same(pid, int(status["start_time"]))):
+            pid = 0
     elif state == "restarting" and status.get("boot") != boot:
         state, pid = "exited", 0
     ports = tuple(PublishedPort(*p) for p in status.get("ports", ())) if state in ("running", "paused") else ()

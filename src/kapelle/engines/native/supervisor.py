@@ -449,7 +449,9 @@ class Supervisor:
                     mac=row["mac"] or (before.mac if before else ""),
                 )
             )
-        endpoints = network.attach(container.id, container.intent["name"], netns, tuple(wanted), ())
+        endpoints = network.attach(
+            container.id, container.intent["name"], netns, tuple(wanted), (), tuple(container.intent["dns"])
+        )
         ports: tuple[PublishedPort, ...] = ()
         if container.intent["ports"]:
             earlier = {(p[0], p[2], p[3]): p[1] for p in container.status["ports"]}

@@ -30,6 +30,7 @@ def create(
             f'volume "{name}" asks for the driver "{driver}", which is not here',
             hint="remove driver:, or use local with driver_opts type, o and device",
         )
+    _device(name, options or {})
     directory = f"{paths.data}/volumes/{name}"
     if os.path.exists(f"{directory}/volume.json"):
         return False
@@ -55,6 +56,30 @@ def create(
             return False
         raise EngineError(f"can't make the volume {name} below {paths.data}/volumes") from None
     return True
+
+
+def _device(name: str, options: dict[str, str]) -> str:
+    """The folder that driver_opts bind as the volume; "" without them. EngineError for what can't be mounted here."""
+    if not options:
+        return ""
+    if "bind" in options.get("o", "").split(",") and options.get("device"):
+        return options["device"]
+    raise EngineError(
+        f'volume "{name}": driver_opts {", ".join(f"{k}={v}" for k, v in options.items())} can\'t be honoured here',
+        hint="type: none, o: bind and device: FOLDER are; or leave driver_opts out",
+        code="KAP320",
+    )
+
+
+def location(paths: Paths, name: str) -> str:
+    """Where a volume's data is: its own folder, or the one that its driver_opts bind. EngineError when that is gone."""
+    record: dict[str, Any] | None = store.read_json(f"{paths.data}/volumes/{name}/volume.json")
+    device = _device(name, (record or {}).get("options") or {})
+    if device and not os.path.isdir(device):
+        raise EngineError(
+            f'volume "{name}": its device {device} is no folder', hint=f"mkdir -p {device}", code="KAP601"
+        )
+    return device or paths.volume_data(name)
 
 
 def create_anonymous(paths: Paths) -> str:
