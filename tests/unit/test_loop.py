@@ -22,9 +22,8 @@ def test_what_one_callback_reads_is_not_announced_to_another() -> None:
     loop.add(b, lambda _: read_both("b"))
     os.write(a_in, b"+")
     os.write(b_in, b"+")
-    loop.turn()
-    loop.later(0, lambda: None)
-    loop.turn()
+    loop.later(0.01, loop.stop)
+    loop.run()
     assert len(called) == 1
     for fd in (a, a_in, b, b_in):
         os.close(fd)
