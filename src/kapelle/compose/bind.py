@@ -170,7 +170,7 @@ def project(
         networks=tuple(
             Network(
                 key=key,
-                name=item["name"],
+                name=item.get("name") or f"{name}_{key}",
                 driver=item.get("driver", ""),
                 driver_opts=_pairs(item.get("driver_opts")),
                 external=bool(item.get("external")),
@@ -188,7 +188,7 @@ def project(
         volumes=tuple(
             Volume(
                 key=key,
-                name=item["name"],
+                name=item.get("name") or f"{name}_{key}",
                 driver=item.get("driver", ""),
                 driver_opts=_pairs(item.get("driver_opts")),
                 external=bool(item.get("external")),
@@ -360,7 +360,7 @@ def _hook(tree: Map) -> Hook:
 
 def _ulimits(tree: Any) -> tuple[Ulimit, ...]:
     return tuple(
-        Ulimit(name, v, v) if isinstance(v, int) else Ulimit(name, v.get("soft", v.get("hard", 0)), v.get("hard", 0))
+        Ulimit(name, v, v) if isinstance(v, int) else Ulimit(name, v.get("soft", 0), v.get("hard", 0))
         for name, v in (tree or {}).items()
     )
 

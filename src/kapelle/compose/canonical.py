@@ -5,17 +5,21 @@ Mistakes are collected with their places; the walk goes on, so that several are 
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Callable
 from typing import Any
 
 from kapelle.compose import short, units
-from kapelle.compose.keys import ROOT, TOP_LEVEL, Node
+from kapelle.compose.keys import NAME, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
+from kapelle.compose.merge import distinct
 from kapelle.compose.scalars import Timestamp, float_text
 from kapelle.compose.tree import Map, Seq, as_seq, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError
 
 _TRUE = ("true", "y", "yes", "on")
 _FALSE = ("false", "n", "no", "off")
+_NAMES = re.compile(NAME).match
 _MAY_BE_UNSET = ("environment", "args")  # a name alone stands for the caller's value; elsewhere for ""
 
 
@@ -67,7 +71,7 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
         return Map()
     out = Map()
     for name in _REQUIRED.get(_last_name(path), ()):
-        if isinstance(path[-1] if path else None, int) and value.get(name) is None:
+        if (isinstance(path[-1], int) or path[-1] == "exec") and name not in value:
             walk.wrong(path, f"missing property '{name}'", mark, f"add {name}:")
     for key, item in value.items():
         at = value.at.get(key)
@@ -79,6 +83,10 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
                 walk.wrong(path, f"additional properties '{key}' not allowed", at, _near(key, node))
             continue
         if item is None and not _keeps_null(node, below):
+            out.put(key, None, at)  # an earlier file may have its value; `blanks` has the last word
+            continue
+        if below is node.name and (len(path) == 1 or path[-1:] == ("depends_on",)) and not _NAMES(key):
+            walk.wrong(path, f"additional properties '{key}' not allowed", at, "names hold letters, digits, . _ and -")
             continue
         out.put(key, _value(walk, below, item, at, (*path, key)), at)
     return out
@@ -86,8 +94,8 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
 
 # what an item of these lists must have
 _REQUIRED = {
-    "env_file": ("path",), "include": ("path",), "watch": ("path", "action"), "post_start": ("command",),
-    "pre_stop": ("command",), "pre_start": ("command",), "device_read_bps": ("path",),
+    "env_file": ("path",), "watch": ("path", "action"), "post_start": ("command",),
+    "pre_stop": ("command",), "pre_start": ("command",), "exec": ("command",),
 }  # fmt: skip
 
 
@@ -118,7 +126,18 @@ def _value(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
     kind = key.kind
     if kind.startswith("one:"):
         return _one(walk, value, mark, path, kind[4:].split("|"))
-    return KINDS[kind](walk, node, value, mark, path)
+    found = KINDS[kind](walk, node, value, mark, path)
+    if isinstance(found, Seq):
+        if key.merge:
+            found = distinct(found, key.merge)
+    elif key.path in PATTERNS and isinstance(value, str):
+        if not re.search(PATTERNS[key.path], value):
+            walk.wrong(path, f"'{value}' does not match pattern '{PATTERNS[key.path]}'", mark)
+    elif key.path in RANGES and isinstance(value, (int, float)):
+        low, high = RANGES[key.path]
+        if not low <= value <= high:
+            walk.wrong(path, f"must be at least {low}" if value < low else f"must be at most {high}", mark)
+    return found
 
 
 def _string(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
@@ -168,7 +187,7 @@ def _integer(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
         return 0
     if isinstance(value, int):
         return value
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value == value and abs(value) < 2**63:
         return int(value)
     if isinstance(value, str):
         try:
@@ -178,6 +197,24 @@ def _integer(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
             return 0
     walk.wrong(path, "must be an integer or string", mark)
     return 0
+
+
+def _whole(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
+    """An integer that may not be text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    walk.wrong(path, "must be a integer", mark, "write it without quotes")
+    return 0
+
+
+def _natural(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
+    found = _integer(walk, node, value, mark, path)
+    if found < 0:
+        walk.invalid(path, f"{found} is negative", mark, "write 0 or more")
+        return 0
+    return found
 
 
 def _number(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
@@ -203,14 +240,43 @@ def _one(walk: Walk, value: Any, mark: Any, path: Path, allowed: list[str]) -> A
 
 
 def _bytes(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
-    if not _plain(value) or isinstance(value, bool):
-        walk.wrong(path, "must be a string", mark)
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        walk.wrong(path, "must be a integer or string", mark)
         return "0"
     try:
         return str(units.size(value))
     except ValueError:
         walk.invalid(path, f'invalid size: "{value}"', mark, "write bytes, or 512k, 64m, 1g")
         return "0"
+
+
+def _memory(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
+    """Bytes that must be written as text: `deploy` is stricter than `mem_limit`."""
+    if not isinstance(value, str):
+        walk.wrong(path, "must be a string", mark, f'put it in quotes: "{_shown(value)}"' if _plain(value) else "")
+        return "0"
+    return _bytes(walk, node, value, mark, path)
+
+
+def _any_bytes(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
+    """Bytes; a fraction of a byte is none."""
+    return "0" if isinstance(value, float) else _bytes(walk, node, value, mark, path)
+
+
+def _switch(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
+    if isinstance(value, bool):
+        return _shown(value)
+    if isinstance(value, str):
+        return value
+    walk.wrong(path, "must be a boolean or string", mark)
+    return ""
+
+
+def _port_text(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return str(value)
+    walk.wrong(path, "must be a integer or string", mark)
+    return ""
 
 
 def _duration(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
@@ -262,17 +328,35 @@ def _pairs(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
                 walk.wrong((*path, number), "must be a string", at)
                 continue
             key, found, text = item.partition("=")
+            if not found and path[-1] == "additional_contexts":
+                walk.invalid(path, f"invalid value {item}, expected key=value", at)
+                continue
             out.put(key, text if found else unset, at)
         return out
     walk.wrong(path, "must be a mapping or a list", mark)
     return out
 
 
+def _dict(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
+    """`{K: V}` only."""
+    if not isinstance(value, Map):
+        walk.wrong(path, "must be a mapping", mark)
+        return Map()
+    return _pairs(walk, node, value, mark, path)
+
+
 def _ssh(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
     """build.ssh: `["default", "key=path"]`, or a map of the same."""
     if isinstance(value, Map):
+        for key, item in value.items():
+            if item is not None and not _plain(item):
+                walk.wrong((*path, key), "must be a boolean, null, number or string", value.at.get(key))
         return Seq([k if v is None else f"{k}={v}" for k, v in value.items()], [value.at.get(k) for k in value])
-    return _strings(walk, node, value, mark, path)
+    rows = _strings(walk, node, value, mark, path)
+    for number, row in enumerate(rows):
+        if row != "default" and "=" not in row:
+            walk.invalid((*path, number), f'invalid ssh key "{row}"', rows.at[number], "write default or ID=PATH")
+    return rows
 
 
 def _options(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
@@ -280,6 +364,10 @@ def _options(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
     if not isinstance(value, Map):
         walk.wrong(path, "must be a mapping", mark)
         return Map()
+    for key, item in value.items():
+        if not all(_plain(i) for i in (item if isinstance(item, Seq) else [item])):
+            walk.wrong((*path, key), "must be a boolean, number or string", value.at.get(key))
+            return Map()
     rows = {k: Seq([_shown(i) for i in (v if isinstance(v, Seq) else [v])]) for k, v in value.items()}
     return Map(rows, dict(value.at))
 
@@ -295,16 +383,33 @@ def _strings(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Seq:
     out = Seq()
     for number, item in enumerate(value):
         at = value.at[number]
-        if _plain(item) and not isinstance(item, bool):
-            out.add(_shown(item), at)
+        if isinstance(item, str) and not isinstance(item, Timestamp):
+            out.add(str(item), at)
         else:
-            walk.wrong((*path, number), "must be a string", at)
+            quoted = f'put it in quotes: "{_shown(item)}"' if _plain(item) else ""
+            walk.wrong((*path, number), "must be a string", at, quoted)
+    return out
+
+
+def _plains(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
+    """A list of strings or numbers."""
+    if not isinstance(value, Seq):
+        return _strings(walk, node, value, mark, path)
+    out = Seq()
+    for number, item in enumerate(value):
+        if _plain(item) and not isinstance(item, bool):
+            out.add(_shown(item), value.at[number])
+        else:
+            walk.wrong((*path, number), "must be a string", value.at[number])
     return out
 
 
 def _words(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
-    if _plain(value) and not isinstance(value, bool):
-        return Seq([_shown(value)], [mark])
+    if isinstance(value, str) and not isinstance(value, Timestamp):
+        return Seq([str(value)], [mark])
+    if not isinstance(value, Seq):
+        walk.wrong(path, "must be a string", mark, 'write a text, or a list: ["…"]')
+        return Seq()
     return _strings(walk, node, value, mark, path)
 
 
@@ -333,6 +438,8 @@ def _maps(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
     out = Seq()
     for number, item in enumerate(value):
         at = value.at[number]
+        if path[-1] == "watch" and isinstance(item, Map) and item.get("path") == "":
+            walk.invalid((*path, number, "path"), "value can't be blank", item.at.get("path"))
         if node.item is None:
             out.add(item, at)
         else:
@@ -385,16 +492,17 @@ def _extends(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
 
 
 def _each(
-    walk: Walk, node: Node, value: Any, mark: Any, path: Path, read: Callable[[str], list[Map] | Map], what: str
-) -> Seq:
-    """A list whose items are short (text) or long (maps)."""
+    walk: Walk, node: Node, value: Any, mark: Any, path: Path, read: Callable[[str], list[Map] | Map], what: str,
+    *, numbers: bool = False,
+) -> Seq:  # fmt: skip
+    """A list whose items are short (text) or long (maps). `numbers` may be short forms too."""
     if not isinstance(value, Seq):
         walk.wrong(path, "must be an array", mark)
         return Seq()
     out = Seq()
     for number, item in enumerate(value):
         at = value.at[number]
-        if _plain(item) and not isinstance(item, bool):
+        if isinstance(item, str) or (numbers and isinstance(item, int) and not isinstance(item, bool)):
             try:
                 made = read(_shown(item))
             except ValueError as e:
@@ -416,8 +524,9 @@ def _deep(row: dict[str, Any]) -> Map:
 
 def _ports(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
     rows = _each(
-        walk, node, value, mark, path, lambda t: [_deep(r) for r in short.ports(t)], "a mapping, a number or a string"
-    )
+        walk, node, value, mark, path, lambda t: [_deep(r) for r in short.ports(t)], "a mapping, a number or a string",
+        numbers=True,
+    )  # fmt: skip
     for number, row in enumerate(rows):
         if "target" not in row:
             walk.wrong((*path, number), "missing property 'target'", rows.at[number])
@@ -425,6 +534,8 @@ def _ports(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
         row.setdefault("protocol", "tcp")
         if row.get("published") == "":
             del row["published"]
+        if row.get("host_ip") and not short.is_address(row["host_ip"]):
+            walk.invalid((*path, number), f"invalid ip address: {row['host_ip']}", rows.at[number])
     return rows
 
 
@@ -434,20 +545,22 @@ def _mounts(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
         if "type" not in row:
             walk.wrong((*path, number), "missing property 'type'", rows.at[number], "add type: bind or type: volume")
             row["type"] = "volume"
-        if isinstance(row.get("target"), str) and len(row["target"]) > 1:
-            row["target"] = _clean(row["target"])
+        if row.get("type") == "bind" and "source" not in row:
+            text = 'invalid mount config for type "bind": field Source must not be empty'
+            walk.invalid((*path, number), text, rows.at[number], "add source:")
+        if isinstance(row.get("target"), str):
+            row["target"] = posixpath.normpath(row["target"])
+            if row["target"].startswith("//"):
+                row["target"] = row["target"][1:]
     return rows
 
 
-def _clean(target: str) -> str:
-    """A container path without doubled and trailing slashes."""
-    import posixpath
-
-    return posixpath.normpath(target) if target.startswith("/") else target
-
-
 def _devices(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
-    return _each(walk, node, value, mark, path, lambda t: _deep(short.device(t)), "a mapping or a string")
+    rows = _each(walk, node, value, mark, path, lambda t: _deep(short.device(t)), "a mapping or a string")
+    for number, row in enumerate(rows):
+        if row.get("source") and "target" not in row:
+            walk.invalid((*path, number), "the device is missing a mount target", rows.at[number], "add target:")
+    return rows
 
 
 def _grants(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
@@ -458,14 +571,20 @@ def _env_files(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq
     if isinstance(value, str):
         value = Seq([value], [mark])
     rows = _each(walk, node, value, mark, path, lambda t: Map({"path": t}), "a mapping or a string")
-    for row in rows:
+    for number, row in enumerate(rows):
         row.setdefault("required", True)
+        if row.get("format", "") not in ("", "raw"):
+            walk.invalid(
+                (*path, number), f'unsupported env_file format "{row["format"]}"', rows.at[number], "write raw"
+            )
     return rows
 
 
 def _include(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
-    rows = _each(walk, node, value, mark, path, lambda t: Map({"path": as_seq([t])}), "a mapping or a string")
-    return rows
+    if isinstance(value, Seq):  # an empty item includes nothing
+        kept = [(i, a) for i, a in zip(value, value.at, strict=True) if i is not None]
+        value = Seq([i for i, _ in kept], [a for _, a in kept])
+    return _each(walk, node, value, mark, path, lambda t: Map({"path": as_seq([t])}), "a mapping or a string")
 
 
 def _hosts(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Seq:
@@ -473,7 +592,10 @@ def _hosts(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Seq:
     if isinstance(value, Map):
         for key, item in value.items():
             for address in item if isinstance(item, Seq) else [item]:
-                out.add(f"{key}={_shown(address)}", value.at.get(key))
+                if isinstance(address, str):
+                    out.add(f"{key}={address}", value.at.get(key))
+                else:
+                    walk.wrong((*path, key), "must be a string", value.at.get(key), "write NAME: ADDRESS")
         return out
     for number, text in enumerate(_strings(walk, _node, value, mark, path)):
         try:
@@ -500,11 +622,27 @@ def _ulimits(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
 def _gpus(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
     if value == "all":
         return Seq([Map({"count": -1})], [mark])
-    return _maps(walk, node, value, mark, path)
+    return _requests(walk, node, value, mark, path)
+
+
+def _requests(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
+    """Device requests: all of them when neither how many nor which is said."""
+    rows = _maps(walk, node, value, mark, path)
+    for number, row in enumerate(rows):
+        at = rows.at[number]
+        if path[-1] == "devices" and "capabilities" not in row:
+            walk.wrong((*path, number), "missing property 'capabilities'", at, "add capabilities: [gpu]")
+        if "count" in row and "device_ids" in row:
+            walk.invalid((*path, number), '"count" and "device_ids" attributes are exclusive', at, "remove one")
+        elif "count" not in row and "device_ids" not in row:
+            row["count"] = -1
+    return rows
 
 
 def _external(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
     if isinstance(value, Map):
+        if path[0] in ("configs", "secrets"):
+            value = Map({k: v for k, v in value.items() if k == "name"}, dict(value.at))
         return _fixed(walk, node, value, mark, path)
     return _boolean(walk, node, value, mark, path)
 
@@ -516,5 +654,7 @@ KINDS: dict[str, Convert] = {
     "strings": _strings, "words": _words, "command": _command, "test": _test, "maps": _maps, "named": _named,
     "build": _build, "extends": _extends, "ports": _ports, "mounts": _mounts, "devices": _devices,
     "grants": _grants, "env_files": _env_files, "include": _include, "hosts": _hosts, "ulimits": _ulimits,
-    "gpus": _gpus, "external": _external,
+    "gpus": _gpus, "requests": _requests, "external": _external, "natural": _natural, "dict": _dict,
+    "plains": _plains, "switch": _switch, "whole": _whole, "memory": _memory, "anybytes": _any_bytes,
+    "port": _port_text,
 }  # fmt: skip

@@ -13,7 +13,7 @@ _FIRST = ("name", "services", "networks", "volumes", "secrets", "configs", "mode
 _MAY_BE_EMPTY = frozenset(("command", "entrypoint"))
 _DROPPED_WHEN_EMPTY = frozenset(
     "environment labels annotations sysctls ulimits args driver_opts options storage_opt depends_on networks "
-    "volumes configs secrets models".split()
+    "volumes configs secrets models additional_contexts".split()
 )
 
 
@@ -43,7 +43,7 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
     if isinstance(value, dict):
         out = {}
         for key, item in value.items():
-            if not extensions and key.startswith("x-"):
+            if key == "pull_refresh_after" or (not extensions and key.startswith("x-")):
                 continue
             if (item == [] and key not in _MAY_BE_EMPTY) or (item == {} and key in _DROPPED_WHEN_EMPTY):
                 continue
@@ -62,7 +62,7 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
 
 def _grant(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(row.get("mode"), int):
-        row["mode"] = f"{row['mode']:04o}"
+        row["mode"] = f"0{row['mode']:o}"
     return row
 
 

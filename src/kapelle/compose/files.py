@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kapelle.compose import dotenv, paths
+from kapelle.compose import blanks, dotenv, normalise, paths
 from kapelle.compose.canonical import canonical
 from kapelle.compose.document import parse
 from kapelle.compose.interpolate import Required, interpolate, lookup_in
@@ -17,6 +17,9 @@ from kapelle.compose.tree import Map, copy, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError, Position
 
 _OBSOLETE = "the attribute `version` is obsolete, it will be ignored, please remove it to avoid potential confusion"
+
+
+Removals = tuple[tuple[str | int, ...], ...]
 
 
 class Reading:
@@ -46,9 +49,11 @@ class Reading:
         merged = Map()
         for path in files:
             for tree, removals in self.documents(path, base, variables):
-                own = self.extended(tree, path, base, variables)
+                own = self.extended(tree, path, base, variables, removals)
                 own = self.included(own, path, base, variables, (*above, *files))
                 merged = merge(remove_paths(merged, removals), own)
+        self.mistakes += blanks.settle(merged)
+        normalise.contexts(merged, base if self.resolve_paths else ".")
         return merged
 
     def documents(
@@ -65,9 +70,19 @@ class Reading:
         found = []
         for document in parse(text, name):
             tree = document.tree
+            if tree is None or (isinstance(tree, Map) and not tree):
+                raise ComposeFileError("empty compose file", where=Position(name, 1, 1), hint="begin with services:")
             if isinstance(tree, Map) and self.interpolation:
                 self.interpolate(tree, variables)
             if isinstance(tree, Map) and "version" in tree:
+                if not isinstance(tree["version"], str):
+                    self.mistakes.append(
+                        ComposeFileError(
+                            f"validating {path}: version must be a string",
+                            where=position(tree.at.get("version")),
+                            hint="remove the line; it means nothing any more",
+                        )
+                    )
                 self.warnings.append((f"{path}: {_OBSOLETE}", position(tree.at.get("version"))))
                 tree.drop("version")
             result, mistakes = canonical(tree, path if path != "-" else name)
@@ -98,14 +113,14 @@ class Reading:
 
     # ---- extends -------------------------------------------------------------------------------------------
 
-    def extended(self, tree: Map, path: str, base: str, variables: Mapping[str, str]) -> Map:
+    def extended(self, tree: Map, path: str, base: str, variables: Mapping[str, str], removals: Removals = ()) -> Map:
         services = tree.get("services")
         if not isinstance(services, Map) or not any("extends" in s for s in services.values()):
             return tree
         out = copy(tree)
         done: dict[str, Map] = {}
         for name in services:
-            out["services"][name] = self.extend(tree, name, path, base, variables, (), done)
+            out["services"][name] = self.extend(tree, name, path, base, variables, (), done, removals)
         result: Map = out
         return result
 
@@ -118,6 +133,7 @@ class Reading:
         variables: Mapping[str, str],
         chain: tuple[tuple[str, str], ...],
         done: dict[str, Map],
+        removals: Removals = (),
     ) -> Map:
         """A service with all that it extends folded in."""
         service: Map = tree["services"][name]
@@ -142,10 +158,16 @@ class Reading:
                 where=where,
                 hint=f"known there: {', '.join(other.get('services') or {}) or 'none'}",
             )
-        parent = self.extend(other, parent_name, other_path, other_base, variables, (*chain, (path, name)), {})
+        parent = self.extend(
+            other, parent_name, other_path, other_base, variables, (*chain, (path, name)), {}, () if file else removals
+        )
         own = Map({k: v for k, v in service.items() if k != "extends"}, dict(service.at))
-        result = merge_service(copy(parent), own)
-        result.drop("extends")
+        own_removals = tuple(r[2:] for r in removals if r[:2] == ("services", name) and r[2:])
+        result = merge_service(remove_paths(copy(parent), own_removals), own)
+        if parent:  # an empty service extends nothing, and the key stays, as in the reference
+            result.drop("extends")
+        else:
+            result.put("extends", wanted, service.at.get("extends"))
         done[name] = result
         return result
 

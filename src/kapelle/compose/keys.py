@@ -47,14 +47,14 @@ services.*.deploy.endpoint_mode string -
 services.*.deploy.replicas integer -
 services.*.deploy.labels pairs -
 services.*.deploy.rollback_config map -
-services.*.deploy.rollback_config.parallelism integer -
+services.*.deploy.rollback_config.parallelism natural -
 services.*.deploy.rollback_config.delay duration -
 services.*.deploy.rollback_config.failure_action string -
 services.*.deploy.rollback_config.monitor duration -
 services.*.deploy.rollback_config.max_failure_ratio number -
 services.*.deploy.rollback_config.order one:start-first|stop-first -
 services.*.deploy.update_config map -
-services.*.deploy.update_config.parallelism integer -
+services.*.deploy.update_config.parallelism natural -
 services.*.deploy.update_config.delay duration -
 services.*.deploy.update_config.failure_action string -
 services.*.deploy.update_config.monitor duration -
@@ -63,16 +63,16 @@ services.*.deploy.update_config.order one:start-first|stop-first -
 services.*.deploy.resources map -
 services.*.deploy.resources.limits map -
 services.*.deploy.resources.limits.cpus number -
-services.*.deploy.resources.limits.memory bytes -
+services.*.deploy.resources.limits.memory memory -
 services.*.deploy.resources.limits.pids integer -
 services.*.deploy.resources.reservations map -
 services.*.deploy.resources.reservations.cpus number -
-services.*.deploy.resources.reservations.memory bytes -
+services.*.deploy.resources.reservations.memory memory -
 services.*.deploy.resources.reservations.generic_resources maps -
 services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec map -
 services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.kind string -
 services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.value integer -
-services.*.deploy.resources.reservations.devices maps -
+services.*.deploy.resources.reservations.devices requests -
 services.*.deploy.resources.reservations.devices[].capabilities strings -
 services.*.deploy.resources.reservations.devices[].count count -
 services.*.deploy.resources.reservations.devices[].device_ids strings -
@@ -81,13 +81,13 @@ services.*.deploy.resources.reservations.devices[].options pairs -
 services.*.deploy.restart_policy map -
 services.*.deploy.restart_policy.condition string -
 services.*.deploy.restart_policy.delay duration -
-services.*.deploy.restart_policy.max_attempts integer -
+services.*.deploy.restart_policy.max_attempts natural -
 services.*.deploy.restart_policy.window duration -
 services.*.deploy.placement map -
 services.*.deploy.placement.constraints strings -
 services.*.deploy.placement.preferences maps -
 services.*.deploy.placement.preferences[].spread string -
-services.*.deploy.placement.max_replicas_per_node integer -
+services.*.deploy.placement.max_replicas_per_node natural -
 services.*.annotations pairs -
 services.*.attach boolean - 2.20
 services.*.build build -
@@ -104,8 +104,8 @@ services.*.build.no_cache boolean - 2.4
 services.*.build.no_cache_filter words - 5.x
 services.*.build.additional_contexts pairs - 2.17
 services.*.build.network string -
-services.*.build.provenance text - 2.39
-services.*.build.sbom text - 2.39
+services.*.build.provenance switch - 2.39
+services.*.build.sbom switch - 2.39
 services.*.build.pull boolean - 2.4
 services.*.build.target string -
 services.*.build.shm_size bytes -
@@ -136,10 +136,10 @@ services.*.blkio_config.device_write_bps[].rate bytes -
 services.*.blkio_config.device_write_iops maps -
 services.*.blkio_config.device_write_iops[].path string -
 services.*.blkio_config.device_write_iops[].rate bytes -
-services.*.blkio_config.weight integer -
+services.*.blkio_config.weight natural -
 services.*.blkio_config.weight_device maps -
 services.*.blkio_config.weight_device[].path string -
-services.*.blkio_config.weight_device[].weight integer -
+services.*.blkio_config.weight_device[].weight natural -
 services.*.cap_add strings unique
 services.*.cap_drop strings unique
 services.*.cgroup one:host|private - 2.15
@@ -185,7 +185,7 @@ services.*.env_file[].format string -
 services.*.env_file[].required boolean -
 services.*.label_file words - 2.32
 services.*.environment pairs -
-services.*.expose strings unique
+services.*.expose plains unique
 services.*.extends extends -
 services.*.extends.service string -
 services.*.extends.file string -
@@ -200,11 +200,11 @@ services.*.gpus[].count count - 2.30
 services.*.gpus[].device_ids strings - 2.30
 services.*.gpus[].driver string - 2.30
 services.*.gpus[].options pairs - 2.30
-services.*.group_add strings append
+services.*.group_add plains append
 services.*.healthcheck map -
 services.*.healthcheck.disable boolean -
 services.*.healthcheck.interval duration -
-services.*.healthcheck.retries integer -
+services.*.healthcheck.retries natural -
 services.*.healthcheck.test test replace
 services.*.healthcheck.timeout duration -
 services.*.healthcheck.start_period duration -
@@ -218,12 +218,12 @@ services.*.labels pairs -
 services.*.links strings unique
 services.*.logging map logging
 services.*.logging.driver string -
-services.*.logging.options pairs -
+services.*.logging.options dict -
 services.*.mac_address string - 2.23.2
-services.*.mem_limit bytes -
+services.*.mem_limit anybytes -
 services.*.mem_reservation bytes -
 services.*.mem_swappiness bytes -
-services.*.memswap_limit bytes -
+services.*.memswap_limit anybytes -
 services.*.network_mode string -
 services.*.models named - 2.38
 services.*.models.*.endpoint_var string - 2.38
@@ -235,7 +235,7 @@ services.*.networks.*.ipv4_address string -
 services.*.networks.*.ipv6_address string -
 services.*.networks.*.link_local_ips strings -
 services.*.networks.*.mac_address string -
-services.*.networks.*.driver_opts pairs - 2.27.1
+services.*.networks.*.driver_opts dict - 2.27.1
 services.*.networks.*.priority integer -
 services.*.networks.*.gw_priority integer - 2.33
 services.*.oom_kill_disable boolean -
@@ -247,8 +247,8 @@ services.*.ports ports port
 services.*.ports[].name string -
 services.*.ports[].mode string -
 services.*.ports[].host_ip string -
-services.*.ports[].target integer -
-services.*.ports[].published text -
+services.*.ports[].target natural -
+services.*.ports[].published port -
 services.*.ports[].protocol string -
 services.*.ports[].app_protocol string - 2.26
 services.*.pre_start maps - 5.x
@@ -291,7 +291,7 @@ services.*.sysctls pairs -
 services.*.stdin_open boolean -
 services.*.stop_grace_period duration -
 services.*.stop_signal string -
-services.*.storage_opt pairs -
+services.*.storage_opt dict -
 services.*.tmpfs words unique
 services.*.tty boolean -
 services.*.ulimits ulimits -
@@ -326,20 +326,20 @@ services.*.working_dir string -
 models map - 2.38
 models.*.name string - 2.38
 models.*.model string - 2.38
-models.*.context_size integer - 2.38
+models.*.context_size whole - 2.38
 models.*.runtime_flags strings - 2.38
 networks map -
 networks.*.name string -
 networks.*.driver string -
-networks.*.driver_opts pairs -
+networks.*.driver_opts dict -
 networks.*.ipam map -
 networks.*.ipam.driver string -
 networks.*.ipam.config maps subnet
 networks.*.ipam.config[].subnet string -
 networks.*.ipam.config[].ip_range string -
 networks.*.ipam.config[].gateway string -
-networks.*.ipam.config[].aux_addresses pairs -
-networks.*.ipam.options pairs -
+networks.*.ipam.config[].aux_addresses dict -
+networks.*.ipam.options dict -
 networks.*.external external -
 networks.*.external.name string -
 networks.*.internal boolean -
@@ -350,7 +350,7 @@ networks.*.labels pairs -
 volumes map -
 volumes.*.name string -
 volumes.*.driver string -
-volumes.*.driver_opts pairs -
+volumes.*.driver_opts dict -
 volumes.*.external external -
 volumes.*.external.name string -
 volumes.*.labels pairs -
@@ -362,7 +362,7 @@ secrets.*.external external -
 secrets.*.external.name string -
 secrets.*.labels pairs replace
 secrets.*.driver string -
-secrets.*.driver_opts pairs -
+secrets.*.driver_opts dict -
 secrets.*.template_driver string -
 configs map -
 configs.*.name string -
@@ -374,6 +374,51 @@ configs.*.external.name string -
 configs.*.labels pairs replace
 configs.*.template_driver string -
 """
+
+
+NULLABLE = frozenset(
+    "include include[].path include[].env_file include[].project_directory services.*.develop services.*.deploy "
+    "services.*.command services.*.entrypoint services.*.image services.*.develop.watch[].exec.command "
+    "services.*.post_start[].command services.*.pre_stop[].command services.*.pre_start[].command".split()
+)
+"""Keys that may stand without a value; for all others `key:` alone is a mistake, if no earlier file gives a value."""
+
+KEPT_ZERO = frozenset(
+    "services.*.attach services.*.init services.*.scale services.*.stop_grace_period services.*.deploy.replicas "
+    "services.*.deploy.update_config.parallelism services.*.deploy.rollback_config.parallelism "
+    "services.*.deploy.restart_policy.delay services.*.deploy.restart_policy.max_attempts "
+    "services.*.deploy.restart_policy.window services.*.healthcheck.interval services.*.healthcheck.timeout "
+    "services.*.healthcheck.retries services.*.healthcheck.start_period services.*.healthcheck.start_interval "
+    "services.*.depends_on.*.required services.*.develop.watch[].path services.*.develop.watch[].action "
+    "services.*.env_file[].required services.*.volumes[].bind.create_host_path "
+    "services.*.configs[].mode services.*.secrets[].mode services.*.build.secrets[].mode "
+    "networks.*.enable_ipv4 networks.*.enable_ipv6".split()
+)
+"""Keys for which 0, false or "" says something else than leaving them out; all others are left out then."""
+
+PATTERNS = {
+    "services.*.container_name": "[a-zA-Z0-9][a-zA-Z0-9_.-]+",
+    "services.*.pull_policy": "always|never|build|if_not_present|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+",
+}
+"""Regular expressions that must be found somewhere in the value (as the schema has them, not anchored)."""
+
+RANGES = {
+    "services.*.cpu_count": (0, 2**63), "services.*.cpu_percent": (0, 100),
+    "services.*.oom_score_adj": (-1000, 1000), "services.*.volumes[].tmpfs.size": (0, 2**63),
+    "services.*.volumes[].tmpfs.mode": (0, 2**32),
+}  # fmt: skip
+
+DISTINCT = frozenset(
+    "services.*.device_cgroup_rules services.*.external_links services.*.group_add services.*.security_opt "
+    "services.*.volumes_from services.*.develop.watch[].ignore services.*.develop.watch[].include "
+    "services.*.build.no_cache_filter services.*.gpus[].capabilities services.*.gpus[].device_ids "
+    "services.*.deploy.resources.reservations.devices[].capabilities "
+    "services.*.deploy.resources.reservations.devices[].device_ids".split()
+)
+"""Lists that may not hold a thing twice."""
+
+NAME = "^[a-zA-Z0-9._-]+$"
+"""What services, networks, volumes, configs, secrets and models may be called."""
 
 
 class Node:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kapelle.compose import dotenv, normalise, profiles
+from kapelle.compose import blanks, dotenv, normalise, profiles
 from kapelle.compose.files import Reading
 from kapelle.compose.source import Source
 from kapelle.compose.tree import Map, Seq, position
@@ -80,7 +80,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
     """
     source = Source(cwd)
     base_guess = os.path.normpath(os.path.join(cwd, options.project_directory)) if options.project_directory else ""
-    variables = dict(environ)
+    variables = {**environ, "PWD": cwd}
     env_files: list[str] = []
     if not options.env_files and not environ.get("COMPOSE_ENV_FILES"):
         # .env beside the files may itself say which files (COMPOSE_FILE)
@@ -110,7 +110,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         first["COMPOSE_PROJECT_NAME"] = early or derived
     tree = reading.stack(tuple(paths), base, first)
     if not name:
-        name = normal_name(str(tree.get("name") or "")) or derived
+        name = normal_name(str(tree.get("name") or "")) or ("" if tree.get("name") == "" else derived)
     if not name:
         raise ComposeFileError("project name must not be empty", hint="give it one: -p NAME, or name: in the file")
     if reading.mistakes:
@@ -121,7 +121,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
     every = sorted({p for s in normalise.services(tree).values() for p in s.get("profiles") or ()})
     off = profiles.split(tree, active, services)
     if options.normalize:
-        normalise.defaults(tree, base if options.resolve_paths else ".")
+        normalise.defaults(tree)
     if options.consistency:
         mistakes = normalise.consistency(tree, off)
         if mistakes:
@@ -130,6 +130,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         normalise.names(tree, name)
     if not options.all_resources and options.normalize:
         normalise.drop_unused(tree)
+    blanks.zeros(tree)
     if options.resolve_env:
         for service in normalise.services(tree).values():
             _environment(service, reading, first)

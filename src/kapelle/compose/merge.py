@@ -42,6 +42,14 @@ def _value(earlier: Any, later: Any, node: Node | None) -> Any:
     return later
 
 
+def distinct(rows: Seq, rule: str) -> Seq:
+    """One list without repetitions, where the rule says what makes two items the same; the later one counts."""
+    identity = _IDENTITY.get(rule)
+    if identity is None or rule == "subnet" or len(rows) < 2:
+        return rows
+    return rows if len({identity(item) for item in rows}) == len(rows) else _lists(Seq(), rows, rule)
+
+
 def _lists(earlier: Seq, later: Seq, rule: str) -> Seq:
     identity = _IDENTITY.get(rule)
     out = Seq(earlier, list(earlier.at))
@@ -73,7 +81,7 @@ def _port(item: Any) -> Hashable:
 _IDENTITY: dict[str, Callable[[Any], Hashable]] = {
     "unique": lambda item: item if isinstance(item, Hashable) else repr(item),
     "target": _target,
-    "path": lambda item: item["path"],
+    "path": lambda item: item.get("path", ""),
     "port": _port,
     "subnet": lambda item: item.get("subnet", ""),
 }

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError
 
 
-def defaults(tree: Map, base: str = ".") -> None:
+def contexts(tree: Map, base: str) -> None:
+    """A build without a context has the folder of the files it is written in."""
+    for service in (tree.get("services") or {}).values():
+        build = service.get("build") if isinstance(service, Map) else None
+        if isinstance(build, Map) and build.get("context") is None:
+            build["context"] = base
+
+
+def defaults(tree: Map) -> None:
     """Implied parts of services: the default network, dependencies, build defaults, targets of secrets."""
     used_default = False
     for service in services(tree).values():
-        _build(service, base)
+        _build(service)
         if not service.get("networks") and "network_mode" not in service and "provider" not in service:
             service["networks"] = Map({"default": None})
         if "default" in (service.get("networks") or {}):
@@ -33,12 +42,10 @@ def services(tree: Map) -> Map:
     return found
 
 
-def _build(service: Map, base: str) -> None:
+def _build(service: Map) -> None:
     build = service.get("build")
-    if isinstance(build, Map):
-        build.setdefault("context", base)
-        if "dockerfile_inline" not in build:
-            build.setdefault("dockerfile", "Dockerfile")
+    if isinstance(build, Map) and "dockerfile_inline" not in build:
+        build.setdefault("dockerfile", "Dockerfile")
 
 
 def _dependencies(service: Map) -> None:
@@ -102,6 +109,9 @@ def drop_unused(tree: Map) -> None:
                 tree.drop(kind)
 
 
+Wrong = Callable[..., None]
+
+
 def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
     """References that lead nowhere, and settings that exclude each other."""
     mistakes: list[KapelleError] = []
@@ -113,7 +123,7 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
         )
 
     for name, service in known.items():
-        if not any(k in service for k in ("image", "build", "provider")):
+        if not (service.get("image") or "build" in service or "provider" in service):
             wrong(
                 f'service "{name}" has neither an image nor a build context specified',
                 known.at.get(name),
@@ -141,18 +151,92 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
                 service.at.get("network_mode"),
                 "remove one of them",
             )
-        mistakes += _references(tree, name, service, wrong)
-        _repeated(name, service, wrong)
+        _references(tree, name, service, wrong)
+        _built(name, service, known, wrong)
         _pairs(name, service, wrong)
+        _targets(name, service, wrong)
+        _limits(name, service, wrong)
     mistakes += _circle(known)
-    for kind in ("configs", "secrets"):
-        for key, item in (tree.get(kind) or {}).items():
-            if isinstance(item, Map) and not any(k in item for k in ("file", "environment", "content", "external")):
-                wrong(f'{kind[:-1]} "{key}" must declare either `file` or `environment`', tree[kind].at.get(key))
+    _contents(tree, wrong)
     return mistakes
 
 
-def _references(tree: Map, name: str, service: Map, wrong: Any) -> list[KapelleError]:
+def _contents(tree: Map, wrong: Wrong) -> None:
+    """Configs and secrets have one source, external volumes nothing but a name."""
+    for kind, sources in (("configs", ("file", "environment", "content")), ("secrets", ("file", "environment"))):
+        for key, item in (tree.get(kind) or {}).items():
+            given = [k for k in sources if item is not None and k in item]
+            mark = tree[kind].at.get(key)
+            if len(given) > 1:
+                wrong(f"{kind}.{key}: {'|'.join(sources)} attributes are mutually exclusive", mark, f"keep {given[0]}:")
+            elif not given and not (item and ("driver" in item or item.get("external"))):
+                wrong(f"{kind}.{key}: one of {'|'.join(sources)} must be set", mark, "add file: ./PATH")
+    for key, item in (tree.get("volumes") or {}).items():
+        if item and item.get("external") is True:
+            for other in item:
+                if other not in ("name", "external") and not other.startswith("x-"):
+                    wrong(
+                        f'volumes.{key}: conflicting parameters "external" and "{other}" specified',
+                        item.at.get(other), f"remove {other}:, who made the volume has decided it",
+                    )  # fmt: skip
+
+
+def _built(name: str, service: Map, known: Map, wrong: Wrong) -> None:
+    build = service.get("build")
+    if not isinstance(build, Map):
+        return
+    if build.get("dockerfile_inline") and build.get("dockerfile"):
+        wrong(
+            f'service "{name}" declares mutualy exclusive dockerfile and dockerfile_inline',
+            build.at.get("dockerfile_inline"), "keep one of them",
+        )  # fmt: skip
+    for key, value in (build.get("additional_contexts") or {}).items():
+        other = value.removeprefix("service:")
+        if other != value and not (other in known and "build" in known[other]):
+            what = "non-buildable" if other in known else "unknown"
+            wrong(
+                f'service "{name}" declares {what} service "{other}" as additional contexts {key}',
+                build["additional_contexts"].at.get(key),
+            )
+    if build.get("platforms") and service.get("platform") and service["platform"] not in build["platforms"]:
+        wrong(
+            f'service.build.platforms MUST include service.platform "{service["platform"]}"',
+            service.at.get("platform"), f"add {service['platform']} to build.platforms",
+        )  # fmt: skip
+
+
+def _targets(name: str, service: Map, wrong: Wrong) -> None:
+    """No two mounts at one place."""
+    taken: dict[str, str] = {}
+    rows = [("tmpfs", n, t.partition(":")[0]) for n, t in enumerate(service.get("tmpfs") or ())]
+    rows += [("volumes", n, m.get("target", "")) for n, m in enumerate(service.get("volumes") or ())]
+    for key, number, target in rows:
+        place = f"services.{name}.{key}[{number}]"
+        if target in taken:
+            wrong(f"{place}: target {target} already mounted as {taken[target]}", service[key].at[number], "remove one")
+        taken[target] = place
+
+
+def _limits(name: str, service: Map, wrong: Wrong) -> None:
+    test = (service.get("healthcheck") or {}).get("test")
+    if test and test[0] not in ("CMD", "CMD-SHELL", "NONE"):
+        wrong(
+            'healthcheck.test must start either by "CMD", "CMD-SHELL" or "NONE"',
+            service["healthcheck"].at.get("test"), "write the command as a text, or put CMD first",
+        )  # fmt: skip
+    deploy = service.get("deploy") or Map()
+    for place, tree, key in (("scale", service, "scale"), ("deploy.replicas", deploy, "replicas")):
+        if isinstance(tree.get(key), int) and tree[key] < 0:
+            wrong(f"services.{name}.{place}: must be greater than or equal to 0", tree.at.get(key))
+    for watch in (service.get("develop") or {}).get("watch") or ():
+        if not watch.get("target") and watch.get("action") not in ("rebuild", "restart"):
+            wrong(
+                f"services.{name}.develop.watch: target is required for non-rebuild actions",
+                watch.at.get("action"), "add target: PATH",
+            )  # fmt: skip
+
+
+def _references(tree: Map, name: str, service: Map, wrong: Wrong) -> None:
     for network in service.get("networks") or ():
         if network not in (tree.get("networks") or {}):
             wrong(
@@ -177,18 +261,18 @@ def _references(tree: Map, name: str, service: Map, wrong: Any) -> list[KapelleE
                     rows.at[number],
                     f'add "{grant.get("source")}:" under {kind} at the top level',
                 )
-    return []
-
-
-def _repeated(name: str, service: Map, wrong: Any) -> None:
-    """Lists that may not hold a thing twice, and are not made unique by merging."""
-    rows = service.get("security_opt") or Seq()
-    for number, item in enumerate(rows):
-        first = list(rows).index(item)
-        if first != number:
+    for model in service.get("models") or ():
+        if model not in (tree.get("models") or {}):
             wrong(
-                f"services.{name}.security_opt items at {first} and {number} are equal", rows.at[number], "remove one"
+                f'service "{name}" refers to undefined model {model}', service.at.get("models"), "add it under models"
             )
+    build = service.get("build") or {}
+    for number, grant in enumerate(build.get("secrets") or ()):
+        if grant.get("source", "") not in (tree.get("secrets") or {}):
+            wrong(
+                f'service "{name}" refers to undefined build secret {grant.get("source", "")}',
+                build["secrets"].at[number], "add it under secrets at the top level",
+            )  # fmt: skip
 
 
 _SAME = (
@@ -199,12 +283,12 @@ _SAME = (
 )
 
 
-def _pairs(name: str, service: Map, wrong: Any) -> None:
+def _pairs(name: str, service: Map, wrong: Wrong) -> None:
     """Two spellings of one setting must agree."""
     deploy = service.get("deploy") or {}
     for key, (group, field) in _SAME:
-        other = ((deploy.get("resources") or {}).get(group) or {}).get(field)
-        if key in service and other is not None and service[key] != other:
+        group_rows = (deploy.get("resources") or {}).get(group)
+        if service.get(key) not in (None, 0, "0") and group_rows is not None and service[key] != group_rows.get(field):
             wrong(
                 f"services.{name}: can't set distinct values on '{key}' and 'deploy.resources.{group}.{field}'",
                 service.at.get(key),

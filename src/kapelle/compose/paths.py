@@ -13,7 +13,9 @@ def resolve(tree: Map, base: str, home: str) -> None:
 
     def absolute(path: str) -> str:
         if path == "~" or path.startswith("~/"):
-            path = home + path[1:]
+            path = os.path.normpath(home + path[1:])
+        if not path or path.startswith("/") or (path[1:3] in (":\\", ":/") and path[0].isalpha()):
+            return path  # absolute ones (of Windows too) stay as they are written
         return os.path.normpath(os.path.join(base, path))
 
     for service in _maps(tree.get("services")):
@@ -23,7 +25,7 @@ def resolve(tree: Map, base: str, home: str) -> None:
             if isinstance(item.get("file"), str):
                 item["file"] = absolute(item["file"])
     for volume in _maps(tree.get("volumes")):
-        options = volume.get("driver_opts")
+        options = volume.get("driver_opts") if volume.get("driver") == "local" else None
         if isinstance(options, Map) and options.get("o") == "bind" and isinstance(options.get("device"), str):
             options["device"] = absolute(options["device"])
 

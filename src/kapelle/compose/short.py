@@ -24,7 +24,7 @@ def ports(text: str) -> list[dict[str, Any]]:
         target = parts[-1]
         published = parts[-2] if len(parts) > 1 else ""
         host = parts[0] if len(parts) > 2 else ""
-    if host and not _is_address(host):
+    if host and not is_address(host):
         raise ValueError(f"Invalid ip address: {host}")
     first, last = _range(target, "containerPort")
     rows = []
@@ -60,7 +60,8 @@ def _range(text: str, what: str) -> tuple[int, int]:
     return low, high
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """An IPv4 or IPv6 address?"""
     import socket
 
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -108,13 +109,13 @@ def _option(row: dict[str, Any], option: str) -> None:
 
 
 def _split_drive(text: str) -> list[str]:
-    """Parts at colons; a single letter before `:/` or `:\\` is a Windows drive, as the reference reads it."""
+    """Parts at colons; a single letter before a colon is a Windows drive, as the reference reads it."""
     parts = text.split(":")
     joined: list[str] = []
     at = 0
     while at < len(parts):
         part = parts[at]
-        if len(part) == 1 and part.isalpha() and at + 1 < len(parts) and parts[at + 1][:1] in ("/", "\\"):
+        if len(part) == 1 and part.isalpha() and at + 1 < len(parts):
             joined.append(f"{part}:{parts[at + 1]}")
             at += 2
         else:
