@@ -12,8 +12,8 @@ _LISTS = frozenset(
     "strings plains words maps mounts ports devices grants hosts requests gpus env_files ssh test".split()
 )
 _TEXTS = frozenset("string text bytes anybytes memory duration switch port".split())
-_NUMBERS = frozenset("boolean integer natural whole number mode count".split())
-_SCALARS = _TEXTS | _NUMBERS
+_NUMBERS = frozenset("boolean integer natural whole rounded figure number mode count".split())
+_BYTES = frozenset(("bytes", "anybytes", "memory"))
 
 
 def settle(tree: Map) -> list[KapelleError]:
@@ -70,10 +70,10 @@ def _blank(node: Node, path: tuple[str | int, ...], mark: Any) -> KapelleError:
 
 def zeros(tree: Map, node: Node = ROOT) -> None:
     """Drop scalars that are 0, false or "" where that is what leaving them out means."""
-    for key in [k for k, v in tree.items() if not isinstance(v, (Map, Seq)) and _is_zero(v)]:
+    for key in [k for k, v in tree.items() if v in _ZEROS]:
         below = node.child(key)
         row = below.key if below is not None and below is not node.name else None
-        if row is not None and row.path not in KEPT_ZERO and (row.kind in _SCALARS or row.kind.startswith("one:")):
+        if row is not None and row.path not in KEPT_ZERO and _is_zero(tree[key], row.kind):
             tree.drop(key)
     for key, value in tree.items():
         below = node.child(key)
@@ -89,5 +89,14 @@ def zeros(tree: Map, node: Node = ROOT) -> None:
             tree[key] = Map()
 
 
-def _is_zero(value: Any) -> bool:
-    return value is not None and value in (0, "", "0", "0s")
+_ZEROS: tuple[Any, ...] = (0, "", "0", "0s")
+
+
+def _is_zero(value: Any, kind: str) -> bool:
+    if kind in _NUMBERS:
+        return bool(value == 0)
+    if kind in _BYTES:
+        return bool(value == "0")
+    if kind == "duration":
+        return bool(value == "0s")
+    return bool(value == "") and (kind in _TEXTS or kind.startswith("one:"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kapelle.compose import short, units
-from kapelle.compose.keys import NAME, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
+from kapelle.compose.keys import DISTINCT, NAME, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
 from kapelle.compose.merge import distinct
 from kapelle.compose.scalars import Timestamp, float_text
 from kapelle.compose.tree import Map, Seq, as_seq, path_text, position
@@ -130,6 +130,9 @@ def _value(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
     if isinstance(found, Seq):
         if key.merge:
             found = distinct(found, key.merge)
+        if key.path == "services.*.dns" and "" in found:  # the only list whose empty items count for nothing
+            kept = [n for n, item in enumerate(found) if item]
+            found = Seq([found[n] for n in kept], [found.at[n] for n in kept])
     elif key.path in PATTERNS and isinstance(value, str):
         if not re.search(PATTERNS[key.path], value):
             walk.wrong(path, f"'{value}' does not match pattern '{PATTERNS[key.path]}'", mark)
@@ -187,7 +190,7 @@ def _integer(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
         return 0
     if isinstance(value, int):
         return value
-    if isinstance(value, float) and value == value and abs(value) < 2**63:
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str):
         try:
@@ -207,6 +210,21 @@ def _whole(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Any:
         return int(value)
     walk.wrong(path, "must be a integer", mark, "write it without quotes")
     return 0
+
+
+def _rounded(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
+    """An integer that may be written with a fraction, which is cut off."""
+    if isinstance(value, float) and abs(value) < 2**63:
+        return int(value)
+    return _integer(walk, node, value, mark, path)
+
+
+def _figure(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
+    """The same, not as text."""
+    if isinstance(value, str):
+        walk.wrong(path, "must be a number", mark, "write it without quotes")
+        return 0
+    return _rounded(walk, node, value, mark, path)
 
 
 def _natural(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
@@ -307,7 +325,7 @@ def _count(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
     return -1 if value == "all" else _integer(walk, node, value, mark, path)
 
 
-def _pairs(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
+def _pairs(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
     """`{K: V}` or `["K=V", "K"]` → map of strings; None where there is no value."""
     out = Map()
     unset = None if path[-1] in _MAY_BE_UNSET else ""
@@ -328,6 +346,8 @@ def _pairs(walk: Walk, _node: Node, value: Any, mark: Any, path: Path) -> Map:
                 walk.wrong((*path, number), "must be a string", at)
                 continue
             key, found, text = item.partition("=")
+            if value.index(item) != number and node.key is not None and node.key.path in DISTINCT:
+                walk.wrong(path, f"items at {value.index(item)} and {number} are equal", at, "remove one")
             if not found and path[-1] == "additional_contexts":
                 walk.invalid(path, f"invalid value {item}, expected key=value", at)
                 continue
@@ -454,6 +474,8 @@ def _named(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
         for number, item in enumerate(value):
             if not isinstance(item, str):
                 walk.wrong((*path, number), "must be a string", value.at[number])
+            elif item in out and path[-1] == "models":
+                walk.wrong(path, f"items at {value.index(item)} and {number} are equal", value.at[number], "remove one")
             else:
                 out.put(item, _named_default(path), value.at[number])
         return out
@@ -534,7 +556,7 @@ def _ports(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
         row.setdefault("protocol", "tcp")
         if row.get("published") == "":
             del row["published"]
-        if row.get("host_ip") and not short.is_address(row["host_ip"]):
+        if isinstance(row.get("host_ip"), str) and not short.is_address(row["host_ip"]):
             walk.invalid((*path, number), f"invalid ip address: {row['host_ip']}", rows.at[number])
     return rows
 
@@ -558,7 +580,7 @@ def _mounts(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
 def _devices(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Seq:
     rows = _each(walk, node, value, mark, path, lambda t: _deep(short.device(t)), "a mapping or a string")
     for number, row in enumerate(rows):
-        if row.get("source") and "target" not in row:
+        if not row.get("target") and (not row.get("source") or "target" not in row):
             walk.invalid((*path, number), "the device is missing a mount target", rows.at[number], "add target:")
     return rows
 
@@ -613,7 +635,11 @@ def _ulimits(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
     for key, item in value.items():
         at = value.at.get(key)
         if isinstance(item, Map) and node.name is not None:
-            out.put(key, _fixed(walk, node.name, item, at, (*path, key)), at)
+            made = _fixed(walk, node.name, item, at, (*path, key))
+            for name in ("soft", "hard"):
+                if name not in made:
+                    walk.wrong((*path, key), f"missing property '{name}'", at, f"add {name}:")
+            out.put(key, made, at)
         else:
             out.put(key, _integer(walk, node, item, at, (*path, key)), at)
     return out
@@ -656,5 +682,5 @@ KINDS: dict[str, Convert] = {
     "grants": _grants, "env_files": _env_files, "include": _include, "hosts": _hosts, "ulimits": _ulimits,
     "gpus": _gpus, "requests": _requests, "external": _external, "natural": _natural, "dict": _dict,
     "plains": _plains, "switch": _switch, "whole": _whole, "memory": _memory, "anybytes": _any_bytes,
-    "port": _port_text,
+    "port": _port_text, "rounded": _rounded, "figure": _figure,
 }  # fmt: skip

@@ -19,7 +19,9 @@ _DROPPED_WHEN_EMPTY = frozenset(
 
 def to_json(tree: Map, *, escape: bool = True) -> str:
     """JSON with docker compose's extra empty parts (command, entrypoint, ipam, resources, placement)."""
-    out = {k: plain(v, escape=escape, extensions=k.startswith("x-")) for k, v in tree.items()}
+    out = {
+        k: _own(v, escape) if k.startswith("x-") else plain(v, escape=escape, extensions=False) for k, v in tree.items()
+    }
     out.pop("models", None)  # the reference's JSON has none
     for service in (out.get("services") or {}).values():
         service.setdefault("command", None)
@@ -38,6 +40,15 @@ def to_json(tree: Map, *, escape: bool = True) -> str:
     return json.dumps(out, indent=2, ensure_ascii=False, sort_keys=True)
 
 
+def _own(value: Any, escape: bool) -> Any:
+    """What a key of the user's own holds: all of it; an empty list as null, as the reference's JSON has it."""
+    if isinstance(value, dict):
+        return {k: _own(v, escape) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_own(v, escape) for v in value] or None
+    return value.replace("$", "$$") if escape and isinstance(value, str) else value
+
+
 def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
     """Plain dicts and lists, what is empty left out; a literal `$` as `$$`, so that the output can be read again."""
     if isinstance(value, dict):
@@ -49,6 +60,8 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
                 continue
             if key == "create_host_path" and item is False:
                 continue  # as the reference leaves it out: `bind` without it means no
+            if key == "discrete_resource_spec" and isinstance(item, dict):
+                item = {"kind": "", "value": 0, **item}
             if key in ("secrets", "configs") and isinstance(item, list):
                 item = [_grant(dict(row)) if isinstance(row, dict) else row for row in item]
             out[key] = plain(item, escape=escape, extensions=extensions)

@@ -92,6 +92,8 @@ class Reading:
             if self.resolve_paths:
                 paths.resolve(result, base, self.environ.get("HOME", "/"))
             found.append((result, document.removals))
+        if not found:
+            raise ComposeFileError("empty compose file", where=Position(name, 1, 1), hint="begin with services:")
         return found
 
     def interpolate(self, tree: Map, variables: Mapping[str, str]) -> None:

@@ -71,7 +71,7 @@ services.*.deploy.resources.reservations.memory memory -
 services.*.deploy.resources.reservations.generic_resources maps -
 services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec map -
 services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.kind string -
-services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.value integer -
+services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.value rounded -
 services.*.deploy.resources.reservations.devices requests -
 services.*.deploy.resources.reservations.devices[].capabilities strings -
 services.*.deploy.resources.reservations.devices[].count count -
@@ -136,10 +136,10 @@ services.*.blkio_config.device_write_bps[].rate bytes -
 services.*.blkio_config.device_write_iops maps -
 services.*.blkio_config.device_write_iops[].path string -
 services.*.blkio_config.device_write_iops[].rate bytes -
-services.*.blkio_config.weight natural -
+services.*.blkio_config.weight whole -
 services.*.blkio_config.weight_device maps -
 services.*.blkio_config.weight_device[].path string -
-services.*.blkio_config.weight_device[].weight natural -
+services.*.blkio_config.weight_device[].weight whole -
 services.*.cap_add strings unique
 services.*.cap_drop strings unique
 services.*.cgroup one:host|private - 2.15
@@ -154,11 +154,11 @@ services.*.configs[].mode mode -
 services.*.container_name string -
 services.*.cpu_count integer -
 services.*.cpu_percent integer -
-services.*.cpu_shares integer -
-services.*.cpu_quota integer -
-services.*.cpu_period integer -
-services.*.cpu_rt_period integer -
-services.*.cpu_rt_runtime integer -
+services.*.cpu_shares rounded -
+services.*.cpu_quota rounded -
+services.*.cpu_period rounded -
+services.*.cpu_rt_period rounded -
+services.*.cpu_rt_runtime rounded -
 services.*.cpus number -
 services.*.cpuset string -
 services.*.credential_spec map -
@@ -204,7 +204,7 @@ services.*.group_add plains append
 services.*.healthcheck map -
 services.*.healthcheck.disable boolean -
 services.*.healthcheck.interval duration -
-services.*.healthcheck.retries natural -
+services.*.healthcheck.retries rounded -
 services.*.healthcheck.test test replace
 services.*.healthcheck.timeout duration -
 services.*.healthcheck.start_period duration -
@@ -233,15 +233,15 @@ services.*.networks.*.aliases strings unique
 services.*.networks.*.interface_name string - 2.36
 services.*.networks.*.ipv4_address string -
 services.*.networks.*.ipv6_address string -
-services.*.networks.*.link_local_ips strings -
+services.*.networks.*.link_local_ips strings unique
 services.*.networks.*.mac_address string -
 services.*.networks.*.driver_opts dict - 2.27.1
-services.*.networks.*.priority integer -
-services.*.networks.*.gw_priority integer - 2.33
+services.*.networks.*.priority figure -
+services.*.networks.*.gw_priority figure - 2.33
 services.*.oom_kill_disable boolean -
 services.*.oom_score_adj integer -
 services.*.pid string -
-services.*.pids_limit integer -
+services.*.pids_limit rounded -
 services.*.platform string -
 services.*.ports ports port
 services.*.ports[].name string -
@@ -280,7 +280,7 @@ services.*.restart string -
 services.*.runtime string -
 services.*.scale integer -
 services.*.security_opt strings append
-services.*.shm_size bytes -
+services.*.shm_size anybytes -
 services.*.secrets grants target
 services.*.secrets[].source string -
 services.*.secrets[].target string -
@@ -318,7 +318,7 @@ services.*.volumes[].volume.nocopy boolean -
 services.*.volumes[].volume.subpath string -
 services.*.volumes[].tmpfs map -
 services.*.volumes[].tmpfs.size bytes -
-services.*.volumes[].tmpfs.mode mode - 2.14
+services.*.volumes[].tmpfs.mode figure - 2.14
 services.*.volumes[].image map - 2.35
 services.*.volumes[].image.subpath string - 2.35
 services.*.volumes_from strings -
@@ -390,7 +390,15 @@ KEPT_ZERO = frozenset(
     "services.*.deploy.restart_policy.window services.*.healthcheck.interval services.*.healthcheck.timeout "
     "services.*.healthcheck.retries services.*.healthcheck.start_period services.*.healthcheck.start_interval "
     "services.*.depends_on.*.required services.*.develop.watch[].path services.*.develop.watch[].action "
-    "services.*.env_file[].required services.*.volumes[].bind.create_host_path "
+    "services.*.env_file[].required services.*.env_file[].path services.*.blkio_config.weight_device[].weight "
+    "services.*.blkio_config.weight_device[].path services.*.blkio_config.device_read_bps[].path "
+    "services.*.blkio_config.device_read_bps[].rate services.*.blkio_config.device_write_bps[].path "
+    "services.*.blkio_config.device_write_bps[].rate services.*.blkio_config.device_read_iops[].path "
+    "services.*.blkio_config.device_read_iops[].rate services.*.blkio_config.device_write_iops[].path "
+    "services.*.blkio_config.device_write_iops[].rate "
+    "services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.kind "
+    "services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.value "
+    "services.*.volumes[].bind.create_host_path "
     "services.*.configs[].mode services.*.secrets[].mode services.*.build.secrets[].mode "
     "networks.*.enable_ipv4 networks.*.enable_ipv6".split()
 )
@@ -405,7 +413,8 @@ PATTERNS = {
 RANGES = {
     "services.*.cpu_count": (0, 2**63), "services.*.cpu_percent": (0, 100),
     "services.*.oom_score_adj": (-1000, 1000), "services.*.volumes[].tmpfs.size": (0, 2**63),
-    "services.*.volumes[].tmpfs.mode": (0, 2**32),
+    "services.*.volumes[].tmpfs.mode": (0, 2**32), "services.*.healthcheck.retries": (0, 2**63),
+    "services.*.blkio_config.weight": (0, 65535), "services.*.blkio_config.weight_device[].weight": (0, 65535),
 }  # fmt: skip
 
 DISTINCT = frozenset(
@@ -413,7 +422,11 @@ DISTINCT = frozenset(
     "services.*.volumes_from services.*.develop.watch[].ignore services.*.develop.watch[].include "
     "services.*.build.no_cache_filter services.*.gpus[].capabilities services.*.gpus[].device_ids "
     "services.*.deploy.resources.reservations.devices[].capabilities "
-    "services.*.deploy.resources.reservations.devices[].device_ids".split()
+    "services.*.deploy.resources.reservations.devices[].device_ids "
+    "services.*.deploy.resources.reservations.devices[].options services.*.gpus[].options "
+    "services.*.post_start[].environment services.*.pre_stop[].environment services.*.pre_start[].environment "
+    "services.*.develop.watch[].exec.environment services.*.volumes[].volume.labels "
+    "volumes.*.labels secrets.*.labels configs.*.labels".split()
 )
 """Lists that may not hold a thing twice."""
 

@@ -110,7 +110,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         first["COMPOSE_PROJECT_NAME"] = early or derived
     tree = reading.stack(tuple(paths), base, first)
     if not name:
-        name = normal_name(str(tree.get("name") or "")) or ("" if tree.get("name") == "" else derived)
+        name = normal_name(str(tree.get("name") or "")) or derived
     if not name:
         raise ComposeFileError("project name must not be empty", hint="give it one: -p NAME, or name: in the file")
     if reading.mistakes:

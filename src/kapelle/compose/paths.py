@@ -14,7 +14,7 @@ def resolve(tree: Map, base: str, home: str) -> None:
     def absolute(path: str) -> str:
         if path == "~" or path.startswith("~/"):
             path = os.path.normpath(home + path[1:])
-        if not path or path.startswith("/") or (path[1:3] in (":\\", ":/") and path[0].isalpha()):
+        if path.startswith("/") or (path[1:3] in (":\\", ":/") and path[0].isalpha()):
             return path  # absolute ones (of Windows too) stay as they are written
         return os.path.normpath(os.path.join(base, path))
 
@@ -23,7 +23,7 @@ def resolve(tree: Map, base: str, home: str) -> None:
     for kind in ("configs", "secrets"):
         for item in _maps(tree.get(kind)):
             if isinstance(item.get("file"), str):
-                item["file"] = absolute(item["file"])
+                item["file"] = absolute(item["file"])  # "" is the folder itself here, nothing elsewhere
     for volume in _maps(tree.get("volumes")):
         options = volume.get("driver_opts") if volume.get("driver") == "local" else None
         if isinstance(options, Map) and options.get("o") == "bind" and isinstance(options.get("device"), str):
@@ -42,19 +42,20 @@ def is_remote(path: str) -> bool:
 def _service(service: Map, absolute: Any) -> None:
     build = service.get("build")
     if isinstance(build, Map):
-        if "context" in build and not is_remote(build["context"]):
+        if build.get("context") and not is_remote(build["context"]):
             build["context"] = absolute(build["context"])
         contexts = build.get("additional_contexts")
         if isinstance(contexts, Map):
             for name, path in contexts.items():
-                if isinstance(path, str) and not is_remote(path) and not path.startswith("service:"):
+                if path and isinstance(path, str) and not is_remote(path) and not path.startswith("service:"):
                     contexts[name] = absolute(path)
     for row in service.get("env_file") or ():
-        row["path"] = absolute(row["path"])
+        if row.get("path"):
+            row["path"] = absolute(row["path"])
     labels = service.get("label_file")
     if isinstance(labels, Seq):
         for number, path in enumerate(labels):
-            labels[number] = absolute(path)
+            labels[number] = absolute(path) if path else path
     for mount in service.get("volumes") or ():
         if mount.get("type") == "bind" and isinstance(mount.get("source"), str):
             mount["source"] = absolute(mount["source"])

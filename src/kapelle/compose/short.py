@@ -76,6 +76,8 @@ def is_address(text: str) -> bool:
 def mount(text: str) -> dict[str, Any]:
     """`[SOURCE:]TARGET[:OPTIONS]` of `volumes`."""
     parts = _split_drive(text)
+    if len(text) <= 2:
+        return {"type": "volume", "target": text}  # as the reference reads what is too short to have parts
     if len(parts) == 1:
         return {"type": "volume", "target": parts[0], "volume": {}}
     if len(parts) > 3 or not parts[0] or not parts[1]:
