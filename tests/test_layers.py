@@ -13,9 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "kapelle"
 # package -> what it may import besides itself
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "sha": set(),
     "events": {"errors"},
     "model": {"errors"},
-    "compose": {"errors", "events", "model"},
+    "compose": {"errors", "sha", "events", "model"},
     "plan": {"errors", "model"},
     "linux": {"errors"},
     "state": {"errors", "model", "events"},

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kapelle.compose.scalars import float_text
 from kapelle.compose.tree import Map
-
-_FIRST = ("name", "services", "networks", "volumes", "secrets", "configs", "models")
 
 _MAY_BE_EMPTY = frozenset(("command", "entrypoint"))
 _DROPPED_WHEN_EMPTY = frozenset(
@@ -20,7 +17,8 @@ _DROPPED_WHEN_EMPTY = frozenset(
 def to_json(tree: Map, *, escape: bool = True) -> str:
     """JSON with docker compose's extra empty parts (command, entrypoint, ipam, resources, placement)."""
     out = {
-        k: _own(v, escape) if k.startswith("x-") else plain(v, escape=escape, extensions=False) for k, v in tree.items()
+        k: _own(v, escape, None) if k.startswith("x-") else plain(v, escape=escape, extensions=False)
+        for k, v in tree.items()
     }
     out.pop("models", None)  # the reference's JSON has none
     for service in (out.get("services") or {}).values():
@@ -40,12 +38,12 @@ def to_json(tree: Map, *, escape: bool = True) -> str:
     return json.dumps(out, indent=2, ensure_ascii=False, sort_keys=True)
 
 
-def _own(value: Any, escape: bool) -> Any:
-    """What a key of the user's own holds: all of it; an empty list as null, as the reference's JSON has it."""
+def _own(value: Any, escape: bool, empty: Any) -> Any:
+    """What a key of the user's own holds, all of it. `empty` stands for an empty list: null in the reference's JSON."""
     if isinstance(value, dict):
-        return {k: _own(v, escape) for k, v in value.items()}
+        return {k: _own(v, escape, empty) for k, v in value.items()}
     if isinstance(value, list):
-        return [_own(v, escape) for v in value] or None
+        return [_own(v, escape, empty) for v in value] or empty
     return value.replace("$", "$$") if escape and isinstance(value, str) else value
 
 
@@ -56,6 +54,11 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
         for key, item in value.items():
             if key == "pull_refresh_after" or (not extensions and key.startswith("x-")):
                 continue
+            if key.startswith("x-"):
+                out[key] = _own(item, escape, None if not extensions else [])
+                continue
+            if key == "ssh" and isinstance(item, list):
+                item = [": ".join(row.split("=", 1)) for row in item]  # the reference's own way of writing them
             if (item == [] and key not in _MAY_BE_EMPTY) or (item == {} and key in _DROPPED_WHEN_EMPTY):
                 continue
             if key == "create_host_path" and item is False:
@@ -80,56 +83,12 @@ def _grant(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_yaml(tree: Map, *, escape: bool = True) -> str:
-    """YAML as docker compose writes it: two spaces, name first, keys sorted, no null entrypoints."""
-    import yaml
+    """YAML as docker compose writes it; no null entrypoints."""
+    from kapelle.compose.emit import emit
 
     out = plain(tree, escape=escape)
     for service in (out.get("services") or {}).values():
         for key in ("command", "entrypoint"):
             if key in service and service[key] is None:
                 del service[key]
-    top = [k for k in _FIRST if k in out] + sorted(k for k in out if k not in _FIRST)
-    return yaml.dump(
-        {k: _sorted(out[k]) for k in top},
-        Dumper=_dumper(),
-        sort_keys=False,
-        default_flow_style=False,
-        allow_unicode=True,
-        width=2**30,
-        indent=2,
-    )
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _sorted(value[k]) for k in sorted(value)}
-    if isinstance(value, list):
-        return [_sorted(v) for v in value]
-    return value
-
-
-def _dumper() -> Any:
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-    class Dumper(base):  # type: ignore[misc]
-        """Numbers as compose prints them; text that would read as something else in quotes."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    Dumper.add_representer(float, lambda d, v: d.represent_scalar("tag:yaml.org,2002:float", float_text(v)))
-    Dumper.add_representer(str, _text)
-    return Dumper
-
-
-def _text(dumper: Any, value: str) -> Any:
-    from kapelle.compose.scalars import resolve
-
-    style = None
-    if "\n" in value:
-        style = "|"
-    elif not isinstance(resolve(value), str):
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    return emit(out)

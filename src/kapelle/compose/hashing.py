@@ -6,15 +6,15 @@ import json
 import os
 from typing import Any
 
+from kapelle.sha import sha256_hex
+
 # Settings that don't touch a container that is there: it need not be replaced for them.
 _LEFT_OUT = frozenset(("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach"))
 
 
 def digest(tree: Any) -> str:
     """64 hex digits of a tree, whatever the order of its keys."""
-    from hashlib import sha256
-
-    return sha256(json.dumps(tree, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+    return sha256_hex(json.dumps(tree, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
 def service_hash(service: Any, project: Any) -> str:
@@ -35,10 +35,8 @@ def _content(item: Any) -> Any:
     path = item.get("file")
     if not path:
         return item.get("content", item.get("environment", ""))
-    from hashlib import sha256
-
     try:
         with open(path, "rb") as f:
-            return sha256(f.read()).hexdigest()
+            return sha256_hex(f.read())
     except OSError:
         return os.path.basename(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kapelle.compose import blanks, dotenv, normalise, profiles
 from kapelle.compose.files import Reading
@@ -12,7 +12,9 @@ from kapelle.compose.source import Source
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError, Mistakes
 from kapelle.events import Notice
-from kapelle.model.project import Project
+
+if TYPE_CHECKING:
+    from kapelle.model.project import Project
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES = tuple(f"{stem}.override.{ending}" for stem in ("compose", "docker-compose") for ending in ("yml", "yaml"))
@@ -33,13 +35,26 @@ class Options(NamedTuple):
     resolve_env: bool = True  # fold env_file into environment
 
 
-class Loaded(NamedTuple):
-    project: Project
-    notices: tuple[Notice, ...]
-    sources: tuple[str, ...]  # every file that was read
-    variables: Mapping[str, str]  # what interpolation sees
-    tree: Map  # canonical, as `config` prints it
-    all_profiles: tuple[str, ...]
+class Loaded:
+    """What a load gives. `project` is bound when it is first asked for: `config` mostly needs the tree alone."""
+
+    def __init__(
+        self, bind: Callable[[], Project], notices: tuple[Notice, ...], sources: tuple[str, ...],
+        variables: Mapping[str, str], tree: Map, all_profiles: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self._bind = bind
+        self._project: Project | None = None
+        self.notices = notices
+        self.sources = sources  # every file that was read
+        self.variables = variables  # what interpolation sees
+        self.tree = tree  # canonical, as `config` prints it
+        self.all_profiles = all_profiles
+
+    @property
+    def project(self) -> Project:
+        if self._project is None:
+            self._project = self._bind()
+        return self._project
 
 
 def find_files(
@@ -141,8 +156,15 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         Notice(f'The "{n}" variable is not set. Defaulting to a blank string.', where=where)
         for n, where in reading.missing.items()
     ]
-    project = _bind(tree, off, name, base, paths, env_files if options.env_files else [], active, variables)
-    return Loaded(project, tuple(notices), tuple(source.sources), first, tree, tuple(every))
+    told = env_files if options.env_files else []
+    return Loaded(
+        lambda: _bind(tree, off, name, base, paths, told, active, variables),
+        tuple(notices),
+        tuple(source.sources),
+        first,
+        tree,
+        tuple(every),
+    )
 
 
 def _bind(

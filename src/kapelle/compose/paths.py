@@ -44,6 +44,13 @@ def _service(service: Map, absolute: Any) -> None:
     if isinstance(build, Map):
         if build.get("context") and not is_remote(build["context"]):
             build["context"] = absolute(build["context"])
+        keys = build.get("ssh")
+        if not isinstance(keys, Seq):
+            keys = Seq()
+        for number, row in enumerate(keys):
+            name, found, path = row.partition("=")
+            if found:
+                keys[number] = f"{name}={absolute(path)}"
         contexts = build.get("additional_contexts")
         if isinstance(contexts, Map):
             for name, path in contexts.items():

@@ -56,9 +56,9 @@ class Source:
 
 
 def digest(data: bytes) -> str:
-    from hashlib import sha256  # the C library behind it loads only where it is needed
+    from kapelle.sha import sha256_hex
 
-    return sha256(data).hexdigest()
+    return sha256_hex(data)
 
 
 def decode(data: bytes, name: str) -> str:

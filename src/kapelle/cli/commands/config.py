@@ -51,9 +51,9 @@ def run(context: Context, args: Args) -> int:
     if not args.quiet:
         for notice in loaded.notices:
             context.emit(notice)
-    text = _text(context, args, loaded)
     if args.quiet:
         return 0
+    text = _text(context, args, loaded)
     if args.output:
         try:
             with open(args.output, "w") as f:
