@@ -13,7 +13,10 @@ import pytest
 from tools import oracle
 
 CASES = sorted(p for p in (Path(__file__).parent / "compose").iterdir() if p.is_dir())
-ACCEPTED = [c for c in CASES if (c / "expected.json").exists()]
+# What the reference prints for these is no file that gives the same again: keys are escaped but never interpolated;
+# a dependency that is optional leads to a service that is left out.
+ONE_WAY = {"var-keys", "profile-optional-dep"}
+ACCEPTED = [c for c in CASES if (c / "expected.json").exists() and c.name not in ONE_WAY]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda p: p.name)

@@ -5,7 +5,7 @@ Unquoted and double-quoted values are interpolated, later lines see earlier ones
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kapelle.compose.interpolate import Invalid, Required, substitute
 from kapelle.errors import ComposeFileError, Position
@@ -25,12 +25,16 @@ _ESCAPES = {
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-[]")
 
 
-def parse(text: str, name: str, lookup: Callable[[str], str | None]) -> list[tuple[str, str | None]]:
-    """Names and values in order; None for a name alone. `lookup` knows what the file itself does not set.
+def parse(
+    text: str, name: str, lookup: Callable[[str], str | None], before: Mapping[str, str] | None = None
+) -> list[tuple[str, str | None]]:
+    """Names and values in order; None for a name alone.
+
+    A `$NAME` in a value is first what `lookup` knows, then what the file has set above, then what was set `before`.
 
     Raises ComposeFileError with the place.
     """
-    return _Reader(text.replace("\r\n", "\n"), name, lookup).read()
+    return _Reader(text.replace("\r\n", "\n"), name, lookup, before or {}).read()
 
 
 def parse_raw(text: str) -> list[tuple[str, str | None]]:
@@ -44,12 +48,12 @@ def parse_raw(text: str) -> list[tuple[str, str | None]]:
 
 
 class _Reader:
-    def __init__(self, text: str, name: str, lookup: Callable[[str], str | None]) -> None:
+    def __init__(self, text: str, name: str, lookup: Callable[[str], str | None], before: Mapping[str, str]) -> None:
         self.text = text
         self.name = name
         self.lookup = lookup
         self.at = 0
-        self.found: dict[str, str | None] = {}
+        self.found: dict[str, str | None] = dict(before)
         self.rows: list[tuple[str, str | None]] = []
 
     def read(self) -> list[tuple[str, str | None]]:
@@ -116,10 +120,7 @@ class _Reader:
         if quote in ("'", '"'):
             return self.quoted(quote)
         line = self.to_line_end()
-        for mark in (" #", "\t#"):
-            cut = line.find(mark)
-            if cut >= 0:
-                line = line[:cut]
+        line = line.partition(" #")[0]
         if line.startswith("#"):
             line = ""
         return self.expand(line.strip(), self.at)
@@ -131,10 +132,7 @@ class _Reader:
         while self.at < len(self.text):
             char = self.text[self.at]
             if char == quote:
-                self.at += 1
-                rest = self.to_line_end().strip()
-                if rest and not rest.startswith("#"):
-                    raise self.fail(f'unexpected "{rest[:20]}" after a quoted value', self.at, "remove it")
+                self.at += 1  # what follows on the line is read as a line of its own
                 text = "".join(out)
                 return text if quote == "'" else self.expand(text, start)
             if char == "\\" and self.at + 1 < len(self.text):

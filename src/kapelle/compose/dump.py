@@ -44,6 +44,8 @@ def _own(value: Any, escape: bool, empty: Any) -> Any:
         return {k: _own(v, escape, empty) for k, v in value.items()}
     if isinstance(value, list):
         return [_own(v, escape, empty) for v in value] or empty
+    if isinstance(value, float) and empty is None and value.is_integer() and abs(value) < 1e21:
+        return int(value)
     return value.replace("$", "$$") if escape and isinstance(value, str) else value
 
 
@@ -67,7 +69,8 @@ def plain(value: Any, *, escape: bool = True, extensions: bool = True) -> Any:
                 item = {"kind": "", "value": 0, **item}
             if key in ("secrets", "configs") and isinstance(item, list):
                 item = [_grant(dict(row)) if isinstance(row, dict) else row for row in item]
-            out[key] = plain(item, escape=escape, extensions=extensions)
+            shown = key.replace("$", "$$") if escape and "$" in key else key
+            out[shown] = plain(item, escape=escape, extensions=extensions)
         return out
     if isinstance(value, list):
         return [plain(v, escape=escape, extensions=extensions) for v in value]

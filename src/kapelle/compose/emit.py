@@ -83,6 +83,7 @@ _ORDERS = {
 _PLAIN = re.compile(r"[A-Za-z_/$][\w/.@%+=$,;()-]*(?::[\w/.@%+=$,;()-]+)*", re.ASCII)
 _QUOTABLE = re.compile(r"[\w /.@%+=,;:()~-]*", re.ASCII)
 _WORDS = frozenset("y yes n no on off true false null".split())  # these are quoted, whatever their case
+_TAB = "\ue000"  # stands for tabs, which libyaml writes in quotes only and the reference in blocks too
 _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 
 
@@ -185,7 +186,7 @@ def _written(text: str, style: str | None, indent: str = "") -> str:
         yaml.DocumentStartEvent(explicit=False),
         yaml.MappingStartEvent(None, None, True, flow_style=False),
         yaml.ScalarEvent(None, None, (True, True), "k"),
-        yaml.ScalarEvent(None, None, (True, True), text, style=style),
+        yaml.ScalarEvent(None, None, (True, True), text.replace("\t", _TAB) if style == "|" else text, style=style),
         yaml.MappingEndEvent(),
         yaml.DocumentEndEvent(explicit=False),
         yaml.StreamEndEvent(),
@@ -193,6 +194,8 @@ def _written(text: str, style: str | None, indent: str = "") -> str:
     written: str = yaml.emit(events, Dumper=dumper, width=2**30, allow_unicode=True)
     if written.endswith("\n...\n"):  # the end of the document, told after an open-ended block
         written = written[:-4]
+    if style == "|":
+        written = written.replace(_TAB, "\t")
     head, *lines = written[3:].removesuffix("\n").split("\n")
     return "\n".join([head, *(indent + line if line else line for line in lines)])
 

@@ -108,6 +108,8 @@ def closing(text: str, index: int) -> int:
         if char == "$" and text[index + 1 : index + 2] == "{":
             depth += 1
             index += 1
+        elif char == "\n":
+            raise Invalid(text)
         elif char == "}":
             depth -= 1
             if depth == 0:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 class Key(NamedTuple):
     path: str
     kind: str
-    merge: str = ""  # "", replace, unique, target, path, port, append, subnet, logging
+    merge: str = ""  # "", replace, unique, target, path, port, append, hosts, subnet, logging
     since: str = ""  # release of Compose that brought it
 
 
@@ -109,7 +109,7 @@ services.*.build.sbom switch - 2.39
 services.*.build.pull boolean - 2.4
 services.*.build.target string -
 services.*.build.shm_size bytes -
-services.*.build.extra_hosts hosts append
+services.*.build.extra_hosts hosts hosts
 services.*.build.isolation string -
 services.*.build.privileged boolean - 2.15
 services.*.build.secrets grants - 2.5
@@ -193,8 +193,8 @@ services.*.provider map - 2.36
 services.*.provider.type string - 2.36
 services.*.provider.options provider - 2.36
 services.*.external_links strings -
-services.*.extra_hosts hosts append
-services.*.gpus gpus replace 2.30
+services.*.extra_hosts hosts hosts
+services.*.gpus gpus - 2.30
 services.*.gpus[].capabilities strings - 2.30
 services.*.gpus[].count count - 2.30
 services.*.gpus[].device_ids strings - 2.30

@@ -263,7 +263,8 @@ def _environment(service: Map, reading: Reading, variables: Mapping[str, str]) -
                 where=position(rows.at[number]),
                 hint="create it, or set required: false",
             )
-        values.update(_env_rows(path, row.get("format", ""), reading, {**_set(values), **variables}))
+        before = {**_set(values), **_set(service.get("environment") or {})}
+        values.update(_env_rows(path, row.get("format", ""), reading, variables, before))
     own = service.get("environment") or Map()
     places = dict(own.at) if isinstance(own, Map) else {}
     for key, value in own.items():
@@ -287,10 +288,12 @@ def _set(values: Mapping[str, str | None]) -> dict[str, str]:
     return {k: v for k, v in values.items() if v is not None}
 
 
-def _env_rows(path: str, kind: str, reading: Reading, variables: Mapping[str, str]) -> dict[str, str | None]:
+def _env_rows(
+    path: str, kind: str, reading: Reading, variables: Mapping[str, str], before: Mapping[str, str] | None = None
+) -> dict[str, str | None]:
     name = reading.shown(path)
     text = reading.source.text(path, name)
-    rows = dotenv.parse_raw(text) if kind == "raw" else dotenv.parse(text, name, variables.get)
+    rows = dotenv.parse_raw(text) if kind == "raw" else dotenv.parse(text, name, variables.get, before)
     found: dict[str, str | None] = {}
     for key, value in rows:
         known = variables.get(key) if value is None else value

@@ -36,10 +36,18 @@ def _value(earlier: Any, later: Any, node: Node | None) -> Any:
     if rule == "logging" and earlier.get("driver", later.get("driver")) != later.get("driver", earlier.get("driver")):
         return later
     if isinstance(earlier, Map) and isinstance(later, Map):
+        if node is not None and node.key is not None and node.key.kind == "pairs":
+            return Map({**earlier, **later}, {**earlier.at, **later.at})  # a name alone counts too
         return merge(earlier, later, node or Node())
     if isinstance(earlier, Seq) and isinstance(later, Seq):
         return _lists(earlier, later, rule)
     return later
+
+
+def _new(earlier: Seq, later: Seq) -> tuple[list[Any], list[Any]]:
+    """What of the later list is not in the earlier one."""
+    kept = [number for number, item in enumerate(later) if item not in earlier]
+    return [later[n] for n in kept], [later.at[n] for n in kept]
 
 
 def distinct(rows: Seq, rule: str) -> Seq:
@@ -53,6 +61,8 @@ def distinct(rows: Seq, rule: str) -> Seq:
 def _lists(earlier: Seq, later: Seq, rule: str) -> Seq:
     identity = _IDENTITY.get(rule)
     out = Seq(earlier, list(earlier.at))
+    if rule == "hosts":
+        later = Seq(*_new(earlier, later))
     if identity is None:
         for number, item in enumerate(later):
             out.add(item, later.at[number])
@@ -75,7 +85,8 @@ def _target(item: Any) -> Hashable:
 
 
 def _port(item: Any) -> Hashable:
-    return tuple(str(item.get(k, "")) for k in ("host_ip", "target", "published", "protocol"))
+    host = item.get("host_ip") or "0.0.0.0"
+    return (host, *(str(item.get(k, "")) for k in ("target", "published", "protocol")))
 
 
 _IDENTITY: dict[str, Callable[[Any], Hashable]] = {

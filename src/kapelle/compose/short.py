@@ -85,7 +85,7 @@ def mount(text: str) -> dict[str, Any]:
             f"invalid spec: {text}: {'too many colons' if len(parts) > 3 else 'empty section between colons'}"
         )
     source, target = parts[0], parts[1]
-    bind = source[0] in "./~" or source[1:3] in (":\\", ":/")
+    bind = source[0] in "./~" or (source[1:2] == ":" and source[0].isalpha())
     row: dict[str, Any] = {"type": "bind" if bind else "volume", "source": source, "target": target}
     if bind:
         row["bind"] = {"create_host_path": True}
