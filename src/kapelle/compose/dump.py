@@ -95,3 +95,13 @@ def to_yaml(tree: Map, *, escape: bool = True) -> str:
             if key in service and service[key] is None:
                 del service[key]
     return emit(out)
+
+
+def as_written(tree: Map, format: str) -> str:
+    """A tree with its variables left in: keys in the order of the alphabet, nothing added, nothing escaped."""
+    out = plain(tree, escape=False)
+    if format == "json":
+        return json.dumps(out, indent=2, ensure_ascii=False, sort_keys=True)
+    from kapelle.compose.emit import emit
+
+    return emit(out, ordered=False)

@@ -87,10 +87,10 @@ _TAB = "\ue000"  # stands for tabs, which libyaml writes in quotes only and the 
 _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 
 
-def emit(tree: dict[str, Any]) -> str:
-    """The YAML text of a tree of dicts, lists and scalars."""
+def emit(tree: dict[str, Any], *, ordered: bool = True) -> str:
+    """The YAML text of a tree of dicts, lists and scalars. Not `ordered`: all keys by the alphabet."""
     writer = _Writer()
-    writer.mapping(tree, ROOT, "")
+    writer.mapping(tree, ROOT if ordered else None, "")
     return "".join(writer.out)
 
 

@@ -143,7 +143,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
             _raise(mistakes)
     if options.normalize:
         normalise.names(tree, name)
-    if not options.all_resources and options.normalize:
+    if not options.all_resources and options.interpolate:
         normalise.drop_unused(tree)
     blanks.zeros(tree)
     if options.resolve_env:

@@ -23,7 +23,7 @@ FLAGS = (
     Flag("--models", help="model names, one per line"),
     Flag("--networks", help="network keys, one per line"),
     Flag("--no-consistency", help="don't check references between parts"),
-    Flag("--no-env-resolution", help="leave env_file as written"),
+    Flag("--no-env-resolution", help="accepted for docker compose; env_file is always resolved, as there"),
     Flag("--no-interpolate", help="leave ${…} as written"),
     Flag("--no-normalize", help="leave out defaults and implied parts"),
     Flag("--no-path-resolution", help="leave relative paths as written"),
@@ -43,7 +43,7 @@ def run(context: Context, args: Args) -> int:
         normalize=not args.no_normalize,
         resolve_paths=not args.no_path_resolution,
         consistency=not (args.no_consistency or args.no_interpolate or args.variables),
-        resolve_env=not (args.no_env_resolution or args.no_interpolate or args.variables),
+        resolve_env=not (args.no_interpolate or args.variables),
     )
     from kapelle.compose import load as loading
 
@@ -86,7 +86,7 @@ def _text(context: Context, args: Args, loaded: Loaded) -> str:
     if args.variables:
         return _variables(tree)
     if args.rest:
-        _only(tree, args.rest)
+        _only(tree, args.rest, context.options.all_resources)
     if args.resolve_image_digests or args.lock_image_digests:
         _pin(context, loaded)
     if args.lock_image_digests:
@@ -95,8 +95,9 @@ def _text(context: Context, args: Args, loaded: Loaded) -> str:
         tree = Map({"services": Map({n: Map({"image": s["image"]}) for n, s in (tree.get("services") or {}).items()})})
     from kapelle.compose import dump
 
-    escape = not args.no_interpolate
-    return dump.to_json(tree, escape=escape) + "\n" if args.format == "json" else dump.to_yaml(tree, escape=escape)
+    if args.no_interpolate:
+        return dump.as_written(tree, args.format)
+    return dump.to_json(tree) + "\n" if args.format == "json" else dump.to_yaml(tree)
 
 
 def _lines(rows: Any) -> str:
@@ -114,7 +115,7 @@ def _hashes(wanted: str, loaded: Loaded) -> str:
     return _lines(f"{name} {known[name]}" for name in names)
 
 
-def _only(tree: Any, names: list[str]) -> None:
+def _only(tree: Any, names: list[str], all_resources: bool) -> None:
     """Keep the named services and what they depend on, and what those use."""
     from kapelle.compose import normalise
 
@@ -131,7 +132,8 @@ def _only(tree: Any, names: list[str]) -> None:
             left += list(have[name].get("depends_on") or ())
     for name in [n for n in have if n not in keep]:
         have.drop(name)
-    normalise.drop_unused(tree)
+    if not all_resources:
+        normalise.drop_unused(tree)
 
 
 def _variables(tree: Any) -> str:
@@ -160,7 +162,7 @@ def _variables(tree: Any) -> str:
     walk(tree)
     from kapelle.render.tables import table
 
-    return table(("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"), [rows[n] for n in sorted(rows)])
+    return table(("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"), [rows[n] for n in sorted(rows)], least=20)
 
 
 def _pin(context: Context, loaded: Loaded) -> None:
