@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kapelle.compose import blanks, dotenv, normalise, paths
 from kapelle.compose.canonical import canonical
@@ -12,9 +12,13 @@ from kapelle.compose.document import parse
 from kapelle.compose.interpolate import Required, interpolate, lookup_in
 from kapelle.compose.keys import RESOURCES
 from kapelle.compose.merge import merge, merge_service, remove_paths
+from kapelle.compose.near import did_you_mean
 from kapelle.compose.source import Source
 from kapelle.compose.tree import Map, copy, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError, Position
+
+if TYPE_CHECKING:
+    from kapelle.compose.trace import Trace
 
 _OBSOLETE = "the attribute `version` is obsolete, it will be ignored, please remove it to avoid potential confusion"
 
@@ -25,7 +29,18 @@ Removals = tuple[tuple[str | int, ...], ...]
 class Reading:
     """One load: what was read, said and found wrong so far."""
 
-    def __init__(self, source: Source, environ: Mapping[str, str], *, interpolation: bool, resolve_paths: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        environ: Mapping[str, str],
+        *,
+        interpolation: bool,
+        resolve_paths: bool,
+        trace: Trace | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self.trace = trace
+        self.lenient = lenient  # mistakes are kept and the reading goes on with what is left
         self.source = source
         self.environ = environ
         self.interpolation = interpolation
@@ -42,36 +57,59 @@ class Reading:
         relative = os.path.relpath(path, self.source.cwd)
         return relative if not relative.startswith("..") else path
 
+    def fault(self, error: KapelleError) -> None:
+        """A mistake that leaves something out: raised, or kept when all are wanted."""
+        if not self.lenient:
+            raise error
+        self.mistakes.append(error)
+
     def stack(
-        self, files: tuple[str, ...], base: str, variables: Mapping[str, str], above: tuple[str, ...] = ()
+        self,
+        files: tuple[str, ...],
+        base: str,
+        variables: Mapping[str, str],
+        above: tuple[str, ...] = (),
+        where: Position | None = None,
     ) -> Map:
         """Several files merged in order, with their includes and extends. `above`: files that include these."""
         merged = Map()
         for path in files:
-            for tree, removals in self.documents(path, base, variables):
+            for tree, removals in self.documents(path, base, variables, where):
                 own = self.extended(tree, path, base, variables, removals)
                 own = self.included(own, path, base, variables, (*above, *files))
+                if self.trace is not None:
+                    self.trace.file(self.shown(path), tree, removals, included=bool(above))
                 merged = merge(remove_paths(merged, removals), own)
         self.mistakes += blanks.settle(merged)
         normalise.contexts(merged, base if self.resolve_paths else ".")
         return merged
 
     def documents(
-        self, path: str, base: str, variables: Mapping[str, str]
+        self, path: str, base: str, variables: Mapping[str, str], where: Position | None = None
     ) -> list[tuple[Map, tuple[tuple[str | int, ...], ...]]]:
-        """A file's documents in canonical form."""
+        """A file's documents in canonical form. `where`: what names the file, for errors."""
         name = self.shown(path)
         try:
-            text = self.source.text(path, name)
+            documents = parse(self.source.text(path, name), name)
         except OSError as e:
-            raise ComposeFileError(
-                f"open {path}: {(e.strerror or 'failed').lower()}", hint="check the path after -f, include or extends"
-            ) from None
+            self.fault(
+                ComposeFileError(
+                    f"open {path}: {(e.strerror or 'failed').lower()}",
+                    where=where,
+                    hint="check the path after -f, include or extends",
+                )
+            )
+            return []
+        except ComposeFileError as e:
+            self.fault(e)
+            return []
         found = []
-        for document in parse(text, name):
+        for document in documents:
             tree = document.tree
             if tree is None or (isinstance(tree, Map) and not tree):
                 raise ComposeFileError("empty compose file", where=Position(name, 1, 1), hint="begin with services:")
+            if self.trace is not None:
+                self.trace.text(tree, variables)
             if isinstance(tree, Map) and self.interpolation:
                 self.interpolate(tree, variables)
             if isinstance(tree, Map) and "version" in tree:
@@ -87,7 +125,7 @@ class Reading:
                 tree.drop("version")
             result, mistakes = canonical(tree, path if path != "-" else name)
             self.mistakes += mistakes
-            if mistakes:
+            if mistakes and not self.lenient:
                 result = Map()  # what is wrong in shape goes no further; the mistakes are told at the end
             if self.resolve_paths:
                 paths.resolve(result, base, self.environ.get("HOME", "/"))
@@ -122,7 +160,10 @@ class Reading:
         out = copy(tree)
         done: dict[str, Map] = {}
         for name in services:
-            out["services"][name] = self.extend(tree, name, path, base, variables, (), done, removals)
+            try:
+                out["services"][name] = self.extend(tree, name, path, base, variables, (), done, removals)
+            except ComposeFileError as e:
+                self.fault(e)
         result: Map = out
         return result
 
@@ -151,14 +192,15 @@ class Reading:
         if file:
             other_path = self.source.absolute(file, base)
             other_base = os.path.dirname(other_path)
-            other = self.foreign(other_path, other_base, variables)
+            other = self.foreign(other_path, other_base, variables, where)
         parent_name = wanted["service"]
         if parent_name not in (other.get("services") or {}):
             shown = f" in {self.shown(other_path)}" if file else ""
             raise ComposeFileError(
                 f'cannot extend service "{name}": service "{parent_name}" not found{shown}',
                 where=where,
-                hint=f"known there: {', '.join(other.get('services') or {}) or 'none'}",
+                hint=did_you_mean(parent_name, other.get("services") or ())
+                or f"known there: {', '.join(other.get('services') or {}) or 'none'}",
             )
         parent = self.extend(
             other, parent_name, other_path, other_base, variables, (*chain, (path, name)), {}, () if file else removals
@@ -173,10 +215,10 @@ class Reading:
         done[name] = result
         return result
 
-    def foreign(self, path: str, base: str, variables: Mapping[str, str]) -> Map:
+    def foreign(self, path: str, base: str, variables: Mapping[str, str], where: Position | None = None) -> Map:
         if (path, base) not in self.files:
             merged = Map()
-            for tree, removals in self.documents(path, base, variables):
+            for tree, removals in self.documents(path, base, variables, where):
                 merged = merge(remove_paths(merged, removals), tree)
             self.files[path, base] = merged
         return self.files[path, base]
@@ -191,7 +233,11 @@ class Reading:
         out = Map({k: v for k, v in tree.items() if k != "include"}, dict(tree.at))
         for number, item in enumerate(items):
             where = position(items.at[number])
-            inner = self.one_include(item, path, base, variables, above, where)
+            try:
+                inner = self.one_include(item, path, base, variables, above, where)
+            except ComposeFileError as e:
+                self.fault(e)
+                continue
             for kind in ("services", *RESOURCES):
                 for name, value in (inner.get(kind) or {}).items():
                     mine = out.get(kind)
@@ -233,7 +279,7 @@ class Reading:
                     )
                 continue
             own.update(self.env_file(env, {**own, **variables}))
-        return self.stack(files, inner_base, {**own, **variables}, above)
+        return self.stack(files, inner_base, {**own, **variables}, above, where)
 
     def env_file(self, path: str, variables: Mapping[str, str]) -> dict[str, str]:
         """A .env file's variables; a name alone takes the caller's value."""
@@ -243,4 +289,6 @@ class Reading:
             known = variables.get(key) if value is None else value
             if known is not None:
                 found[key] = known
+        if self.trace is not None:
+            self.trace.variables(name, self.source.text(path, name), found)
         return found

@@ -14,6 +14,7 @@ from kapelle.errors import ComposeFileError, KapelleError, Mistakes
 from kapelle.events import Notice
 
 if TYPE_CHECKING:
+    from kapelle.compose.trace import Trace
     from kapelle.model.project import Project
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -88,11 +89,24 @@ def find_files(
         place = parent
 
 
-def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tuple[str, ...] = ()) -> Loaded:
-    """Load a project. `services`: named on the command line, which turns their profiles on.
+class Prepared(NamedTuple):
+    """What is known before the files are read: which they are, below which folder, and what variables they see."""
 
-    Raises ComposeFileError, or Mistakes when there are several.
-    """
+    reading: Reading
+    variables: dict[str, str]  # the environment over .env
+    visible: dict[str, str]  # the same with COMPOSE_PROJECT_NAME
+    paths: list[str]
+    base: str
+    name: str  # given by flag or variable; "" when the files or their folder say it
+    derived: str  # from the folder
+    env_files: list[str]
+    warning: str
+
+
+def prepare(
+    options: Options, cwd: str, environ: Mapping[str, str], trace: Trace | None = None, *, lenient: bool = False
+) -> Prepared:
+    """Find the files and the variables. Raises ComposeFileError."""
     source = Source(cwd)
     base_guess = os.path.normpath(os.path.join(cwd, options.project_directory)) if options.project_directory else ""
     variables = {**environ, "PWD": cwd}
@@ -107,25 +121,40 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
         for file in env_files:
             if not source.is_file(file):
                 raise ComposeFileError(f"couldn't find env file: {file}", hint="check the path after --env-file")
-    reading = Reading(source, variables, interpolation=options.interpolate, resolve_paths=options.resolve_paths)
+    reading = Reading(
+        source, variables, interpolation=options.interpolate, resolve_paths=options.resolve_paths, trace=trace,
+        lenient=lenient,
+    )  # fmt: skip
     from_files: dict[str, str] = {}
     for file in env_files:
         from_files.update(reading.env_file(file, {**from_files, **environ}))
     variables.update({k: v for k, v in from_files.items() if k not in environ})
     paths, base, warning = find_files(options.files, options.project_directory, cwd, variables)
-
     name = options.project_name or variables.get("COMPOSE_PROJECT_NAME", "")
     if name:
         check_name(name)
     derived = normal_name(os.path.basename(base))
-    reading.environ = variables
-    first = {**variables, "COMPOSE_PROJECT_NAME": name or derived}
+    visible = {**variables, "COMPOSE_PROJECT_NAME": name or derived}
     if not name:
-        early = _name_in(paths, base, first, source)
-        first["COMPOSE_PROJECT_NAME"] = early or derived
+        visible["COMPOSE_PROJECT_NAME"] = _name_in(paths, base, visible, source) or derived
+    return Prepared(reading, variables, visible, paths, base, name, derived, env_files, warning)
+
+
+def load(
+    options: Options,
+    cwd: str,
+    environ: Mapping[str, str],
+    *,
+    services: tuple[str, ...] = (),
+    trace: Trace | None = None,
+) -> Loaded:
+    """Load a project. `services`: named on the command line, which turns their profiles on.
+
+    `trace` is told where everything comes from. Raises ComposeFileError, or Mistakes when there are several.
+    """
+    reading, variables, first, paths, base, name, derived, env_files, warning = prepare(options, cwd, environ, trace)
     tree = reading.stack(tuple(paths), base, first)
-    if not name:
-        name = normal_name(str(tree.get("name") or "")) or derived
+    name = name or normal_name(str(tree.get("name") or "")) or derived
     if not name:
         raise ComposeFileError("project name must not be empty", hint="give it one: -p NAME, or name: in the file")
     if reading.mistakes:
@@ -148,7 +177,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
     blanks.zeros(tree)
     if options.resolve_env:
         for service in normalise.services(tree).values():
-            _environment(service, reading, first)
+            environment(service, reading, first)
     notices = [Notice(text, where=where) for text, where in reading.warnings]
     if warning:
         notices.insert(0, Notice(warning))
@@ -160,7 +189,7 @@ def load(options: Options, cwd: str, environ: Mapping[str, str], *, services: tu
     return Loaded(
         lambda: _bind(tree, off, name, base, paths, told, active, variables),
         tuple(notices),
-        tuple(source.sources),
+        tuple(reading.source.sources),
         first,
         tree,
         tuple(every),
@@ -249,7 +278,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _environment(service: Map, reading: Reading, variables: Mapping[str, str]) -> None:
+def environment(service: Map, reading: Reading, variables: Mapping[str, str]) -> None:
     """env_file under environment; names alone take the caller's value; label_file under labels."""
     values: dict[str, str | None] = {}
     rows = service.get("env_file") or Seq()
@@ -264,7 +293,10 @@ def _environment(service: Map, reading: Reading, variables: Mapping[str, str]) -
                 hint="create it, or set required: false",
             )
         before = {**_set(values), **_set(service.get("environment") or {})}
-        values.update(_env_rows(path, row.get("format", ""), reading, variables, before))
+        found = _env_rows(path, row.get("format", ""), reading, variables, before)
+        values.update(found)
+        if reading.trace is not None:
+            reading.trace.env_file(service, reading.shown(path), reading.source.text(path, path), found)
     own = service.get("environment") or Map()
     places = dict(own.at) if isinstance(own, Map) else {}
     for key, value in own.items():

@@ -19,6 +19,8 @@ def merge(earlier: Map, later: Map, node: Node = ROOT) -> Map:
             out.put(key, value, at)
         elif value is not None:
             out.put(key, _value(out[key], value, below), at)
+            if at is None:  # a default of the later file: the earlier one's place no longer tells where it is from
+                out.at.pop(key, None)
         elif below is not None and below.key is not None and below.key.kind == "command":
             out.put(key, None, at)  # `command: null` goes back to the image's own
     return out
@@ -42,6 +44,15 @@ def _value(earlier: Any, later: Any, node: Node | None) -> Any:
     if isinstance(earlier, Seq) and isinstance(later, Seq):
         return _lists(earlier, later, rule)
     return later
+
+
+def same(item: Any, rows: Seq, rule: str) -> int:
+    """The number of the row that merging takes for the same as `item`; -1 when there is none."""
+    identity = _IDENTITY.get(rule)
+    for number, row in enumerate(rows):
+        if row == item or (identity is not None and identity(row) == identity(item)):
+            return number
+    return -1
 
 
 def _new(earlier: Seq, later: Seq) -> tuple[list[Any], list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kapelle.compose.near import did_you_mean
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError
 
@@ -143,7 +144,8 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
             else:
                 wrong(
                     f'service "{name}" depends on undefined service "{other}"', mark,
-                    f'define "{other}" under services, or set required: false on the dependency',
+                    did_you_mean(other, known)
+                    or f'define "{other}" under services, or set required: false on the dependency',
                 )  # fmt: skip
         if service.get("network_mode") and service.get("networks"):
             wrong(
@@ -242,7 +244,8 @@ def _references(tree: Map, name: str, service: Map, wrong: Wrong) -> None:
             wrong(
                 f'service "{name}" refers to undefined network {network}',
                 service["networks"].at.get(network) or service.at.get("networks"),
-                f'add "{network}:" under networks at the top level',
+                did_you_mean(network, tree.get("networks") or ())
+                or f'add "{network}:" under networks at the top level',
             )
     for number, mount in enumerate(service.get("volumes") or ()):
         source = mount.get("source")
@@ -250,7 +253,8 @@ def _references(tree: Map, name: str, service: Map, wrong: Wrong) -> None:
             wrong(
                 f'service "{name}" refers to undefined volume {source}',
                 service["volumes"].at[number],
-                f'add "{source}:" under volumes at the top level; a folder begins with ./ or /',
+                did_you_mean(source, tree.get("volumes") or ())
+                or f'add "{source}:" under volumes at the top level; a folder begins with ./ or /',
             )
     for kind in ("configs", "secrets"):
         rows = service.get(kind) or Seq()
@@ -259,7 +263,8 @@ def _references(tree: Map, name: str, service: Map, wrong: Wrong) -> None:
                 wrong(
                     f'service "{name}" refers to undefined {kind[:-1]} {grant.get("source")}',
                     rows.at[number],
-                    f'add "{grant.get("source")}:" under {kind} at the top level',
+                    did_you_mean(grant.get("source", ""), tree.get(kind) or ())
+                    or f'add "{grant.get("source")}:" under {kind} at the top level',
                 )
     for model in service.get("models") or ():
         if model not in (tree.get("models") or {}):

@@ -15,6 +15,9 @@ NAME = "config"
 HELP = "print the merged, interpolated, normalised file"
 ARGUMENTS = "[SERVICE...]"
 FLAGS = (
+    Flag("--check", help="report every mistake of all files in one go, and what is surprising in them"),
+    Flag("--explain", value="PATH", default=None, help="say where the value at a path comes from"),
+    Flag("--schema", help="print a JSON Schema of what is accepted, for editors"),
     Flag("--environment", help="print the variables that interpolation sees"),
     Flag("--format", value="FORMAT", default="yaml", choices=("yaml", "json"), help="yaml or json"),
     Flag("--hash", value="SERVICES", default="", help='print config hashes of these services, "*" for all'),
@@ -38,6 +41,22 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    if args.schema:
+        import json
+
+        from kapelle.compose.schema import schema
+
+        return _give(context, args, json.dumps(schema(), indent=2) + "\n")
+    if args.check:
+        from kapelle.cli.checking import report
+
+        text, wrong = report(context, args.format)
+        _give(context, args, "" if args.quiet else text)
+        return 1 if wrong else 0
+    if args.explain is not None:
+        from kapelle.cli.explaining import explain
+
+        return _give(context, args, explain(context, args.explain, args.format))
     options = context.options._replace(
         interpolate=not (args.no_interpolate or args.variables),
         normalize=not args.no_normalize,
@@ -53,7 +72,11 @@ def run(context: Context, args: Args) -> int:
             context.emit(notice)
     if args.quiet:
         return 0
-    text = _text(context, args, loaded)
+    return _give(context, args, _text(context, args, loaded))
+
+
+def _give(context: Context, args: Args, text: str) -> int:
+    """Write to standard output, or where --output says."""
     if args.output:
         try:
             with open(args.output, "w") as f:
@@ -109,10 +132,19 @@ def _hashes(wanted: str, loaded: Loaded) -> str:
     names = sorted(known) if wanted == "*" else wanted.split(",")
     for name in names:
         if name not in known:
-            raise KapelleError(
-                f"no such service: {name}", details=(("known", ", ".join(sorted(known))),), code="KAP304"
-            )
+            raise _no_service(name, known)
     return _lines(f"{name} {known[name]}" for name in names)
+
+
+def _no_service(name: str, known: Any) -> KapelleError:
+    from kapelle.compose.near import did_you_mean
+
+    return KapelleError(
+        f"no such service: {name}",
+        details=(("known", ", ".join(sorted(known))),),
+        hint=did_you_mean(name, known),
+        code="KAP304",
+    )
 
 
 def _only(tree: Any, names: list[str], all_resources: bool) -> None:
@@ -122,7 +154,7 @@ def _only(tree: Any, names: list[str], all_resources: bool) -> None:
     have = normalise.services(tree)
     for name in names:
         if name not in have:
-            raise KapelleError(f"no such service: {name}", details=(("known", ", ".join(sorted(have))),), code="KAP304")
+            raise _no_service(name, have)
     keep: set[str] = set()
     left = list(names)
     while left:

@@ -84,6 +84,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "KAP402": ("a compose file", "The file is no valid YAML or has a key or value that is not known at that place."),
     "KAP403": ("profiles and dependencies", "A service is switched off by its profile, or undefined: --profile NAME."),
+    "KAP404": (
+        "nothing is there",
+        "config --explain: the path names nothing in the merged file; the message says what is there.",
+    ),
     "KAP501": (
         "an image can't be had",
         "No registry or mirror gave it. KAP_MIRRORS names mirrors, kap load -i FILE takes an archive, and "

@@ -18,7 +18,7 @@ from kapelle.images.store import Store
 from kapelle.images.types import Image, Runner
 from kapelle.model.service import Build
 
-_NOT_HONOURED = (
+NOT_HONOURED = (
     ("ssh", "SSH agents are not given to builds"),
     ("cache_to", "caches are not exported"),
     ("cache_from", "caches are not imported; the local one is used"),
@@ -70,7 +70,7 @@ def build(
 ) -> Image:
     """Build an image and name it. Raises ImageError with the Dockerfile's line; earlier steps stay cached."""
     emit(Progress("service", options.name, "Building"))
-    for key, reason in _NOT_HONOURED:
+    for key, reason in NOT_HONOURED:
         if getattr(options.build, key):
             emit(Notice(f"build.{key} of service {options.service}: {reason}"))
     text, name, ignore = _files(options.build)
