@@ -20,18 +20,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 WORDS = (
-    b"null", b"true", b"-1", b"0", b"1.5", b"''", b"[]", b"{}", b"[[]]", b"{a: {b: c}}", b"!reset", b"!override", b"&a", b"*a",
-    b"<<: *a", b"${A", b"${A:-${B}}", b"$$", b"---", b"...", b"\t", b"\x00", b"\xff\xfe", b"\xc3\x28", b"|", b">-", b"? a",
-    b"2001-01-01", b"0x1F", b"1e999", b".inf", b"!!binary x", b"!!python/object:os.system x", b"x-", b"%YAML 1.2", b"#",
-    b"extends: a", b"include: [compose.yaml]", b"services:", b"  ", b"\r\n", b"\xe2\x80\xa8", b"\xef\xbb\xbf",
+    b"null", b"true", b"-1", b"0", b"1.5", b"''", b"[]", b"{}", b"[[]]", b"{a: {b: c}}", b"!reset", b"!override",
+    b"&a", b"*a", b"<<: *a", b"${A", b"${A:-${B}}", b"$$", b"---", b"...", b"\t", b"\x00", b"\xff\xfe", b"\xc3\x28",
+    b"|", b">-", b"? a", b"2001-01-01", b"0x1F", b"1e999", b".inf", b"!!binary x", b"!!python/object:os.system x",
+    b"x-", b"%YAML 1.2", b"#", b"extends: a", b"include: [compose.yaml]", b"services:", b"  ", b"\r\n",
+    b"\xe2\x80\xa8", b"\xef\xbb\xbf",
 )  # fmt: skip
 
 
 def mutated(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
     """One to four changes of a seed."""
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at = rng.randint(0, len(data))
-        what = rng.randrange(7)
+        what = rng.choice((0, 1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 5, 6))
         if what == 0:
             data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
         elif what == 1:
@@ -71,6 +72,9 @@ def main() -> int:
     given = parser.parse_args()
     rng = random.Random(given.seed)
     seeds = [p.read_bytes() for p in sorted((ROOT / "tests" / "golden" / "compose").glob("*/compose.yaml"))]
+    cases = ROOT / "tests" / "golden" / "compose"
+    bases = [p.read_bytes() for p in sorted(cases.glob("*/sub/base.yaml"))]
+    env_files = [p.read_bytes() for p in sorted(cases.glob("*/*.env"))]
     failures: set[str] = set()
     accepted = 0
     begun = time.monotonic()
@@ -78,9 +82,15 @@ def main() -> int:
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         file = Path(folder) / "compose.yaml"
+        (Path(folder) / "sub").mkdir()
         for number in range(given.count):
             data = mutated(rng.choice(seeds), seeds, rng)
             file.write_bytes(data)
+            if number % 50 == 0:  # what the files above may refer to
+                (Path(folder) / "sub" / "base.yaml").write_bytes(mutated(rng.choice(bases), seeds, rng))
+                for name in ("e.env", ".env"):
+                    text = rng.choice(env_files)
+                    (Path(folder) / name).write_bytes(mutated(text, env_files, rng) if rng.random() < 0.2 else text)
             start = time.monotonic()
             try:
                 if number % 10 == 9:

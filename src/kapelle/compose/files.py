@@ -193,7 +193,7 @@ class Reading:
             other_path = self.source.absolute(file, base)
             other_base = os.path.dirname(other_path)
             other = self.foreign(other_path, other_base, variables, where)
-        parent_name = wanted["service"]
+        parent_name = wanted["service"] or ""
         if parent_name not in (other.get("services") or {}):
             shown = f" in {self.shown(other_path)}" if file else ""
             raise ComposeFileError(

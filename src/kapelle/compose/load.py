@@ -283,7 +283,7 @@ def environment(service: Map, reading: Reading, variables: Mapping[str, str]) ->
     values: dict[str, str | None] = {}
     rows = service.get("env_file") or Seq()
     for number, row in enumerate(rows):
-        path = row["path"]
+        path = row.get("path", "")
         if not reading.source.is_file(path):
             if not row.get("required", True):
                 continue

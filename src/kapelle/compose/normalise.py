@@ -39,7 +39,9 @@ def defaults(tree: Map) -> None:
 
 
 def services(tree: Map) -> Map:
-    found: Map = tree.setdefault("services", Map())
+    found = tree.get("services")
+    if not isinstance(found, Map):
+        found = tree["services"] = Map()
     return found
 
 
