@@ -1,6 +1,6 @@
 """Compare kap with docker compose on dockerd, in one interleaved run. Figures are ratios of medians (kap / docker).
 
-    python bench/bench.py [--rounds 3] [--sizes 1,10,50] [--docker "docker compose"] [--only up,ps] [--json FILE]
+    python bench/bench.py [--rounds 3] [--sizes 1,10,50] [--docker "docker compose"] [--only config] [--json FILE]
 
 Needs root (for kap's R1 rung), a running dockerd for the comparison (without one only kap is timed), and the image
 `kap-bench:1` (a static busybox), which it makes on both sides. Leaves nothing behind.
@@ -122,7 +122,6 @@ def round_of(tools: list[Tool], size: int, folder: Path) -> None:
             ("exec", lambda t: t.timed("exec", places[t.name], "exec", "-T", "s1", "true")),
             ("run --rm", lambda t: t.timed("run --rm", places[t.name], "run", "--rm", "-T", "s1", "true")),
             ("version", lambda t: t.timed("version", places[t.name], "version")),
-            ("config 1", lambda t: t.timed("config 1", places[t.name], "config")),
         ]
     cases.append((f"down -t 0 {size}", lambda t: t.timed(f"down -t 0 {size}", places[t.name], "down", "-t", "0")))
     try:
@@ -134,12 +133,56 @@ def round_of(tools: list[Tool], size: int, folder: Path) -> None:
             tool.run(places[tool.name], "down", "-t", "0", check=False)
 
 
+def config_file(services: int) -> str:
+    """A file with a bit of everything, for `config`."""
+    rows = ["services:"]
+    for number in range(services):
+        rows += [
+            f"  svc{number}:",
+            f"    image: example/app:1.{number % 10}",
+            '    command: ["serve", "--port", "80"]',
+            '    environment: {A: "1", B: "${FOO:-bar}", NAME: svc}',
+            f'    ports: ["{10000 + number}:80"]',
+            f"    volumes: [./data{number}:/data, v{number}:/var/lib/x]",
+            f"    depends_on: [{f'svc{number - 1}' if number else ''}]",
+            '    healthcheck: {test: ["CMD", "true"], interval: 10s}',
+            "    restart: unless-stopped",
+            '    labels: ["a=b"]',
+            '    deploy: {resources: {limits: {cpus: "0.5", memory: 128M}}}',
+        ]
+    rows += ["volumes:", *(f"  v{number}:" for number in range(services))]
+    return "\n".join(rows) + "\n"
+
+
+def configs(tools: list[Tool], folder: Path, rounds: int) -> None:
+    """`config` alone: needs no engine on either side."""
+    for size in (1, 50, 300):
+        place = folder / f"config-{size}"
+        place.mkdir(exist_ok=True)
+        (place / "compose.yaml").write_text(config_file(size))
+        for _ in range(max(rounds, 9)):
+            for tool in tools:
+                tool.timed(f"config {size}", place, "config")
+
+
+def import_cost() -> None:
+    """What the loader's modules cost at start-up."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import yaml, kapelle.compose.load"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "src"},
+    ).stderr  # fmt: skip
+    rows = {line.split("|")[2].strip(): int(line.split("|")[1]) for line in told.splitlines() if line.count("|") == 2
+            and line.split("|")[1].strip().isdigit()}  # fmt: skip
+    print(f"import of the loader: {rows['kapelle.compose.load'] / 1000:.1f} ms, of yaml: {rows['yaml'] / 1000:.1f} ms")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="1,10,50")
     parser.add_argument("--kap", default=f"{sys.executable} -m kapelle")
     parser.add_argument("--docker", default="docker compose", help="the reference; empty to leave it out")
+    parser.add_argument("--only", default="", choices=("", "config"), help="config: needs no dockerd")
     parser.add_argument("--json", default="", help="write all timings to this file")
     options = parser.parse_args()
     # as an installed package is: a checkout's modules may never have been compiled
@@ -149,6 +192,12 @@ def main() -> None:
         home = folder / "home"
         environment = {**os.environ, "KAP_HOME": str(home)}
         kap = Tool("kap", shlex.split(options.kap), environment)
+        if options.only == "config":
+            tools = [kap, *([Tool("docker", shlex.split(options.docker), dict(os.environ))] if options.docker else [])]
+            configs(tools, folder, options.rounds)
+            report(tools)
+            import_cost()
+            return
         archive = busybox_archive(folder)
         kap.run(folder, "load", "-i", str(archive))
         tools = [kap]
@@ -162,7 +211,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for size in (int(s) for s in options.sizes.split(",")):
                 round_of(tools, size, folder)
+        configs(tools, folder, options.rounds)
         report(tools)
+        import_cost()
         if options.json:
             Path(options.json).write_text(json.dumps({t.name: t.seconds for t in tools}, indent=1))
         if len(tools) > 1:

@@ -84,6 +84,12 @@ def _without_echoes(mistakes: list[KapelleError]) -> list[KapelleError]:
     told: set[str] = set()
     kept = []
     for mistake in mistakes:
+        if mistake.what.startswith("Circular reference: "):
+            circle = set(mistake.what.removeprefix("Circular reference: ").split(" -> "))
+            if not circle <= told:
+                kept.append(mistake)
+            told |= circle
+            continue
         found = _SERVICE.search(mistake.what)
         name = (found.group(1) or found.group(2)) if found else ""
         if name in told and "has neither an image" in mistake.what:
