@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kapelle.compose import dotenv, units
 from kapelle.compose.interpolate import Invalid, Required, substitute
 from kapelle.compose.load import Options, load
+from kapelle.compose.tree import Map
 from kapelle.errors import KapelleError
 
 WORDS = st.sampled_from(
@@ -87,3 +88,38 @@ def test_a_duration_reads_back_as_itself(nanoseconds: int) -> None:
 @pytest.mark.parametrize(("text", "size"), [("1k", 1024), ("1.5g", 3 << 29), ("10MB", 10 << 20), ("7", 7), ("2b", 2)])
 def test_sizes_are_base_1024(text: str, size: int) -> None:
     assert units.size(text) == size
+
+
+PIECES = (
+    "environment: {A: '1', B: '2'}", "environment: [B=3, C=4]", "labels: [x=1]", "labels: {x: '2', y: '3'}",
+    "ports: ['80:80']", "ports: ['80:80', '81:81/udp']", "volumes: ['/a:/x', '/b:/y']", "volumes: ['/c:/x']",
+    "command: [a]", "command: b c", "user: u", "cap_add: [A, B]", "cap_add: [B, C]", "dns: [1.1.1.1]",
+    "extra_hosts: [a=1.1.1.1]", "extra_hosts: [a=1.1.1.1, b=2.2.2.2]", "security_opt: [a:b]", "expose: ['80']",
+    "networks: {n: {aliases: [p]}}", "networks: {n: {aliases: [p, q], priority: 1}, m: {}}", "tmpfs: [/t]",
+    "healthcheck: {test: [CMD, a], interval: 1s}", "healthcheck: {test: [CMD, b], retries: 2}", "build: {context: /c}",
+    "build: {context: /d, args: {A: '1'}}", "deploy: {replicas: 2, labels: {a: b}}", "deploy: {labels: {a: c}}",
+    "depends_on: {o: {condition: service_healthy}}", "secrets: [s]", "configs: [{source: c, target: /c}]",
+    "ulimits: {nofile: 1}", "ulimits: {nofile: 2, nproc: 3}", "sysctls: {a: '1'}", "profiles: [p]", "restart: always",
+)  # fmt: skip
+SERVICES = st.lists(st.sampled_from(PIECES), max_size=6)
+
+
+def a_service(pieces: list[str]) -> Map:
+    from kapelle.compose.canonical import canonical
+    from kapelle.compose.document import parse
+
+    rows = {piece.partition(":")[0]: piece for piece in pieces}
+    text = "services:\n  a:\n    image: x\n" + "".join(f"    {row}\n" for row in rows.values())
+    tree, mistakes = canonical(parse(text, "x")[0].tree, "x")
+    assert not mistakes, mistakes
+    return tree
+
+
+@given(SERVICES, SERVICES, SERVICES)
+@settings(max_examples=300, deadline=None)
+def test_it_does_not_matter_which_two_of_three_files_are_merged_first(a: list[str], b: list[str], c: list[str]) -> None:
+    """`logging` and networks' `ipam` apart, whose rules look at both sides (compose specification, merge)."""
+    from kapelle.compose.merge import merge
+
+    one, two, three = a_service(a), a_service(b), a_service(c)
+    assert merge(merge(one, two), three) == merge(one, merge(two, three))
