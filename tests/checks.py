@@ -11,12 +11,12 @@ OURS = b"kapelle.engines.native"
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 20, what: str = "it did not come true in time"
+    condition: Callable[[], object], seconds: float = 20, what: str | Callable[[], str] = "it did not come true in time"
 ) -> None:
-    """Wait for a condition with a deadline."""
+    """Wait for a condition with a deadline. `what` is asked when it has passed."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.02)
 
 

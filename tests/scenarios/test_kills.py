@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -40,6 +41,13 @@ def kill(kap: Kap, *names: str) -> None:
                 pass
 
 
+def states(kap: Kap) -> list[tuple[str, str]]:
+    """What is kept of each container: its state and error."""
+    files = kap.home.glob("state/projects/*/containers/*/status.json")
+    found = [json.loads(f.read_text()) for f in files]
+    return [(s["status"], s["error"]) for s in found]
+
+
 @pytest.mark.parametrize("victims", [("kap-supervisor",), ("kap-keeper",), ("kap-keeper", "kap-supervisor")])
 @pytest.mark.parametrize("verb", [("up", "-d"), ("down", "-t", "0"), ("up", "-d", "--force-recreate")])
 def test_a_kill_in_the_middle_of_a_command_is_mended_by_the_next_up(
@@ -55,7 +63,9 @@ def test_a_kill_in_the_middle_of_a_command_is_mended_by_the_next_up(
         kill(kap, *victims)
         command.communicate(timeout=60)
         kap.ok("up", "-d")
-        wait_until(lambda: [r["State"] for r in kap.ps().values()] == ["running"] * 6, what=str(kap.ps()))
+        wait_until(
+            lambda: [r["State"] for r in kap.ps().values()] == ["running"] * 6, what=lambda: f"{moment}: {states(kap)}"
+        )
 
 
 def test_output_and_exit_codes_outlive_a_killed_supervisor(kap: Kap) -> None:

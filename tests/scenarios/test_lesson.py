@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,9 @@ def test_every_command_of_the_lesson_does_what_it_promises(kap: Kap) -> None:
 
     # live reload: an edit on the host is served without a restart
     main = kap.folder / "main.py"
+    # the reloader takes what it sees at its first look, a quarter of a second after its start, for the old state
+    began = time.monotonic()
+    wait_until(lambda: time.monotonic() > began + 0.6)
     main.write_text(main.read_text() + STATUS)
     answers(f"{api}/agent-status", "development with live reload", 30)
     main.write_text(main.read_text() + STATS)

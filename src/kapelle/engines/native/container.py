@@ -200,6 +200,7 @@ class Container:
                 }  # fmt: skip
                 self.signal(signal.SIGKILL)
             except OSError as e:
+                # It may have ended by itself; then its own message, which follows, says more.
                 self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
                 self.signal(signal.SIGKILL)
         elif message.get("at") == "terminal" and fds:

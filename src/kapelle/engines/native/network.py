@@ -60,6 +60,7 @@ class EndpointSpec(NamedTuple):
     ipv6: str = ""
     mac: str = ""
     previous: str = ""  # the IPv4 address it had before: given again unless somebody else has it
+    previous6: str = ""  # the IPv6 address, likewise
 
 
 class _Bridge:
@@ -416,7 +417,7 @@ class ProjectNetwork:
             number = bridge.v4.take(container_id, _asked(wanted.ipv4), wanted.network, _asked(wanted.previous))
             ipv4 = f"{ipam.to_text(number)}/{bridge.v4.subnet.prefix}"
         if bridge.v6 is not None:
-            address = bridge.v6.take(container_id, _asked(wanted.ipv6), wanted.network)
+            address = bridge.v6.take(container_id, _asked(wanted.ipv6), wanted.network, _asked(wanted.previous6))
             ipv6 = f"{ipam.to_text(address, 128)}/{bridge.v6.subnet.prefix}"
         elif wanted.ipv6:
             raise EngineError(

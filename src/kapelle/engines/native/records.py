@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from kapelle.engines.native.keeper_files import exit_code, read_exit
@@ -42,7 +43,7 @@ def one(directory: str, boot: str) -> Container | None:
         status.get("boot") == boot and process.is_same(pid, int(status["start_time"]))
     ):
         # It ended and the supervisor has not said so (yet, or never: it was killed, or the machine restarted).
-        told = read_exit(f"{directory}/exit", pid)
+        told = _end_of(directory, pid, status.get("boot") == boot)
         state, pid = "exited", 0
         if told is not None:
             code, finished = exit_code(told[0]), told[1] / 1e9
@@ -87,6 +88,20 @@ def one(directory: str, boot: str) -> Container | None:
         standin=bool(intent["standin"]),
         rung=RUNG,
     )
+
+
+def _end_of(directory: str, pid: int, now: bool) -> tuple[int, int] | None:
+    """(wait status, nanoseconds) of a run that is over; None when nobody can know. It may just be being written."""
+    for _ in range(5 if now else 1):
+        told = read_exit(f"{directory}/exit", pid)
+        if told is not None:
+            return told
+        status = process.zombie_status(pid)
+        if status is not None:
+            return status, time.time_ns()
+        if now:
+            time.sleep(0.01)
+    return None
 
 
 def _endpoint(network: str, aliases: list[str], known: Any) -> Endpoint:

@@ -146,6 +146,7 @@ class Supervisor:
         self.cgroups = ProjectCgroups(self.project)
         self.network: Any = None  # made when the first container needs one
         self.warned_lost: set[str] = set()
+        self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
     # ---- life ----------------------------------------------------------------------------------------------
 
@@ -168,6 +169,8 @@ class Supervisor:
 
     def _become_keeper(self) -> None:
         """The keeper was killed. We hold all that it held: start again as the keeper, with a new supervisor."""
+        if self.loop.stopped:
+            return  # we are leaving
         settings = {**self.settings, "fds": {}}
         for name, fd in self.fds.items():
             os.set_inheritable(fd, True)
@@ -204,8 +207,11 @@ class Supervisor:
         if self.network is not None:
             self.network.close()
         self.cgroups.close()
-        messages.send(self.keeper.sock, {"op": "quit"})
         self.loop.stop()
+        try:
+            messages.send(self.keeper.sock, {"op": "quit"})
+        except OSError:
+            pass  # it was killed just now. We must not take its place: who comes next begins anew on a new socket
         return True
 
     # ---- clients -------------------------------------------------------------------------------------------
@@ -444,9 +450,11 @@ class Supervisor:
                     network=row["network"],
                     ifname=row["ifname"],
                     aliases=tuple(row["aliases"]),
-                    ipv4=row["ipv4"] or (before.ipv4 if before else ""),
-                    ipv6=row["ipv6"] or (before.ipv6 if before else ""),
-                    mac=row["mac"] or (before.mac if before else ""),
+                    ipv4=row["ipv4"],
+                    ipv6=row["ipv6"],
+                    mac=row["mac"],
+                    previous=before.ipv4 if before else "",
+                    previous6=before.ipv6 if before else "",
                 )
             )
         endpoints = network.attach(
@@ -513,6 +521,7 @@ class Supervisor:
 
             removal.remove_container(self.paths, self.project, container.intent, volumes=True)
             self.containers.pop(container.id, None)
+            self.removed[container.id] = container.status  # who started it may only now ask how it ended
             self.event(container, "destroy")
         if not self.clients:
             self._maybe_leave()
@@ -525,7 +534,10 @@ class Supervisor:
         for container_id in waiter.ids:
             container = self.container(container_id)
             if container is None:
-                failed = failed or container_id
+                if container_id in self.removed:
+                    results[container_id] = self.removed[container_id]
+                else:
+                    failed = failed or container_id
                 continue
             verdict = reached(waiter.until, container.status, starting=container.sync is not None)
             results[container_id] = container.status
