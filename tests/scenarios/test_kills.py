@@ -63,9 +63,7 @@ def test_a_kill_in_the_middle_of_a_command_is_mended_by_the_next_up(
         kill(kap, *victims)
         command.communicate(timeout=60)
         kap.ok("up", "-d")
-        wait_until(
-            lambda: [r["State"] for r in kap.ps().values()] == ["running"] * 6, what=lambda: f"{moment}: {states(kap)}"
-        )
+        wait_until(lambda: [r["State"] for r in kap.ps().values()] == ["running"] * 6, what=lambda: str(states(kap)))
 
 
 def test_output_and_exit_codes_outlive_a_killed_supervisor(kap: Kap) -> None:
