@@ -9,7 +9,7 @@ user=kap-tests-$$
 place=$(mktemp -d)
 useradd --system --home-dir "$place/home" --shell /bin/sh "$user"
 trap 'userdel "$user" 2>/dev/null || true; rm -rf "$place"' EXIT INT TERM
-cp -r src tests tools bench examples pyproject.toml README.md LICENSE "$place/"
+cp -r src tests tools bench examples docs pyproject.toml README.md LICENSE "$place/"
 mkdir -p "$place/home"
 chown -R "$user" "$place"
 chmod 755 "$place"
