@@ -86,7 +86,7 @@ def zeros(tree: Map, node: Node = ROOT) -> None:
                 if isinstance(item, Map):
                     zeros(item, below.item)
         elif value == 0 and below.key is None and node.key is not None and node.key.kind == "ulimits":
-            tree[key] = Map()
+            tree[key] = Map({"soft": 0, "hard": 0})
 
 
 _ZEROS: tuple[Any, ...] = (0, "", "0", "0s")

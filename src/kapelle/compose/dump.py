@@ -27,6 +27,10 @@ def to_json(tree: Map, *, escape: bool = True) -> str:
         if "deploy" in service:
             service["deploy"].setdefault("resources", {})
             service["deploy"].setdefault("placement", {})
+        for limits in (service.get("ulimits") or {}, (service.get("build") or {}).get("ulimits") or {}):
+            for name, pair in limits.items():
+                if isinstance(pair, dict):  # the reference's JSON leaves zeros out, its YAML does not
+                    limits[name] = {k: v for k, v in pair.items() if v != 0}
         for watch in (service.get("develop") or {}).get("watch") or ():
             watch.setdefault("exec", {"command": None})
         blkio = service.get("blkio_config") or {}

@@ -400,6 +400,8 @@ KEPT_ZERO = frozenset(
     "services.*.deploy.resources.reservations.generic_resources[].discrete_resource_spec.value "
     "services.*.volumes[].bind.create_host_path "
     "services.*.configs[].mode services.*.secrets[].mode services.*.build.secrets[].mode "
+    "services.*.ulimits.*.soft services.*.ulimits.*.hard "
+    "services.*.build.ulimits.*.soft services.*.build.ulimits.*.hard "
     "networks.*.enable_ipv4 networks.*.enable_ipv6".split()
 )
 """Keys for which 0, false or "" says something else than leaving them out; all others are left out then."""
