@@ -122,8 +122,12 @@ def attach_tree(fd: int, target: str) -> None:
     )
 
 
-def make_target(target: str, *, directory: bool) -> None:
-    """Make the place a mount goes to, parents 0755 as Docker does. Called inside the container's root."""
+def make_target(target: str, *, directory: bool) -> str:
+    """Make the place a mount goes to, parents 0755 as Docker does; the place without links.
+
+    Called inside the container's root, where a link of the image can lead nowhere else, there or not.
+    """
+    target = os.path.realpath(target)
     try:
         found = os.stat(target)
     except FileNotFoundError:
@@ -134,7 +138,7 @@ def make_target(target: str, *, directory: bool) -> None:
             raise NotADirectoryError(
                 errno.ENOTDIR, f"{target} is {kinds[0]} in the image, but what is mounted there is {kinds[1]}", target
             )
-        return
+        return target
     parent = os.path.dirname(target.rstrip("/"))
     if parent not in ("", "/"):
         os.makedirs(parent, 0o755, exist_ok=True)
@@ -142,6 +146,7 @@ def make_target(target: str, *, directory: bool) -> None:
         os.makedirs(target, 0o755, exist_ok=True)
     else:
         os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
+    return target
 
 
 def enter_root(merged: str) -> None:

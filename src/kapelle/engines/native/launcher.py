@@ -306,7 +306,7 @@ def _user(spec: Spec) -> users.User:
 def _make_cwd(cwd: str, user: users.User) -> None:
     if cwd and not os.path.isdir(cwd):
         try:
-            os.makedirs(cwd, 0o755, exist_ok=True)
+            os.makedirs(os.path.realpath(cwd), 0o755, exist_ok=True)
             os.chown(cwd, user.uid, user.gid)
         except OSError as e:
             raise LaunchError(f"can't make the working directory {cwd}: {e.strerror}", 126) from None
@@ -327,17 +327,16 @@ def _op(row: Spec) -> fsops.Op:
 
 def _place(op: fsops.Op, trees: dict[str, int]) -> None:
     if isinstance(op, fsops.Tmpfs):
-        fsops.make_target(op.target, directory=True)
-        m.mount("tmpfs", op.target, "tmpfs", op.flags, op.options or None)
+        m.mount("tmpfs", fsops.make_target(op.target, directory=True), "tmpfs", op.flags, op.options or None)
         return
     fd = trees[op.target]
-    fsops.make_target(op.target, directory=_is_directory(fd))
+    target = fsops.make_target(op.target, directory=_is_directory(fd))
     if op.copy_up:
-        _fill_volume(fd, op.target)
-    fsops.attach_tree(fd, op.target)
+        _fill_volume(fd, target)
+    fsops.attach_tree(fd, target)
     os.close(fd)
     if op.propagation:
-        m.mount(None, op.target, None, fsops.PROPAGATION[op.propagation])
+        m.mount(None, target, None, fsops.PROPAGATION[op.propagation])
 
 
 def _is_directory(fd: int) -> bool:
