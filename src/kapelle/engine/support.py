@@ -24,12 +24,13 @@ def unsupported(
     }  # fmt: skip
     for service in services:
         for path, why in sorted(refused.items()):
-            key, unless, values = path.partition("!=") if "!=" in path else path.partition("=")
-            if not _is_used(service.raw, key.split(".")):
-                continue
-            value = str(_at(service.raw, key.split(".")))
-            if not values or (value in values.split("|")) == (unless == "="):
-                yield service, key, why, place_of(service, key)
+            wanted, unless, values = path.partition("!=") if "!=" in path else path.partition("=")
+            for parts in _expanded(service.raw, wanted.split(".")):
+                if not _is_used(service.raw, parts):
+                    continue
+                value = str(_at(service.raw, parts))
+                if not values or (value in values.split("|")) == (unless == "="):
+                    yield service, ".".join(parts), why, place_of(service, ".".join(parts))
 
 
 def notices(project: Project, services: Iterable[Service], capabilities: Mapping[str, str]) -> list[Notice]:
@@ -66,6 +67,15 @@ def place_of(service: Service, path: str) -> Position | None:
             return where
         parts.pop()
     return service.where.get("")
+
+
+def _expanded(tree: Any, path: list[str]) -> list[list[str]]:
+    """The path once for each name that stands where it has a `*`."""
+    if "*" not in path:
+        return [path]
+    at = path.index("*")
+    names = _at(tree, path[:at]) if _is_used(tree, path[:at]) else ()
+    return [p for name in names or () for p in _expanded(tree, [*path[:at], str(name), *path[at + 1 :]])]
 
 
 def _at(tree: Any, path: list[str]) -> Any:
