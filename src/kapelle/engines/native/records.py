@@ -12,14 +12,17 @@ from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, Publishe
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
+_EXIT_WAIT = 0.03  # seconds
+
 
 def containers(paths: Paths, project: str) -> list[Container]:
     """The project's containers, one-offs too, by service and number."""
     base = f"{paths.project(project)}/containers"
     boot = process.boot_id()
+    until = time.monotonic() + _EXIT_WAIT  # for all together
     found = []
     for container_id in store.names_in(base):
-        record = one(f"{base}/{container_id}", boot)
+        record = one(f"{base}/{container_id}", boot, until)
         if record is not None:
             found.append(record)
     return sorted(found, key=lambda c: (c.service, c.oneoff, c.number, c.name))
@@ -30,8 +33,11 @@ def projects(paths: Paths) -> list[str]:
     return [name for name in store.names_in(paths.projects) if not name.startswith("_")]
 
 
-def one(directory: str, boot: str) -> Container | None:
-    """One container from its folder; None when it is half-made or half-removed."""
+def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
+    """One container from its folder; None when it is half-made or half-removed.
+
+    `until` (monotonic seconds) bounds the wait for an exit code that the keeper may just be writing.
+    """
     intent: dict[str, Any] | None = store.read_json(f"{directory}/container.json")
     if intent is None:
         return None
@@ -43,7 +49,7 @@ def one(directory: str, boot: str) -> Container | None:
         status.get("boot") == boot and process.is_same(pid, int(status["start_time"]))
     ):
         # It ended and the supervisor has not said so (yet, or never: it was killed, or the machine restarted).
-        told = _end_of(directory, pid, status.get("boot") == boot)
+        told = _end_of(directory, pid, until if status.get("boot") == boot else 0.0)
         state, pid = "exited", 0
         if told is not None:
             code, finished = exit_code(told[0]), told[1] / 1e9
@@ -90,18 +96,18 @@ def one(directory: str, boot: str) -> Container | None:
     )
 
 
-def _end_of(directory: str, pid: int, now: bool) -> tuple[int, int] | None:
+def _end_of(directory: str, pid: int, until: float) -> tuple[int, int] | None:
     """(wait status, nanoseconds) of a run that is over; None when nobody can know. It may just be being written."""
-    for _ in range(5 if now else 1):
+    while True:
         told = read_exit(f"{directory}/exit", pid)
         if told is not None:
             return told
         status = process.zombie_status(pid)
         if status is not None:
             return status, time.time_ns()
-        if now:
-            time.sleep(0.01)
-    return None
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.002)
 
 
 def _endpoint(network: str, aliases: list[str], known: Any) -> Endpoint:
