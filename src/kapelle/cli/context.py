@@ -24,12 +24,26 @@ if TYPE_CHECKING:
 _KINDS = ("auto", "tty", "plain", "json", "quiet", "none", "rawjson")
 
 
+def _callers() -> Mapping[str, str]:
+    """The caller's environment, without the LC_CTYPE that Python may have added to it (PEP 538)."""
+    if os.environ.get("LC_CTYPE") != "C.UTF-8":
+        return os.environ
+    try:
+        with open("/proc/self/environ", "rb") as f:  # as it was at exec (proc_pid_environ(5))
+            given = f.read().split(b"\0")
+    except OSError:
+        return os.environ
+    if any(row.startswith(b"LC_CTYPE=") for row in given):
+        return os.environ
+    return {k: v for k, v in os.environ.items() if k != "LC_CTYPE"}
+
+
 class Context:
     """One command's surroundings. Everything costly is made when it is first asked for."""
 
     def __init__(self, options: Args, environ: Mapping[str, str] | None = None) -> None:
         self.given = options
-        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.environ: Mapping[str, str] = _callers() if environ is None else environ
         self.command = ""
         self.dry_run = bool(options.dry_run)
         self.stdin: TextIO = sys.stdin
