@@ -14,9 +14,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+if TYPE_CHECKING:
+    from kapelle.compose.load import Options
 
 PLACE = "/CASE"
 
@@ -34,6 +37,15 @@ def environment_of(case: Path) -> dict[str, str]:
     return found
 
 
+def options_of(case: Path) -> Options:
+    """What the case's flags say about loading."""
+    from kapelle.cli.context import Context
+    from kapelle.cli.dispatch import GLOBAL_FLAGS
+    from kapelle.cli.flags import parse
+
+    return Context(parse(GLOBAL_FLAGS, words_of(case)), environment_of(case)).options
+
+
 def reference(case: Path, docker: str) -> tuple[Any, str]:
     """(model, "") or (None, error) as docker compose says."""
     done = subprocess.run(
@@ -47,23 +59,12 @@ def reference(case: Path, docker: str) -> tuple[Any, str]:
 
 def ours(case: Path) -> tuple[Any, str]:
     """The same by our own loader."""
-    from kapelle.cli.dispatch import GLOBAL_FLAGS
-    from kapelle.cli.flags import parse
     from kapelle.compose import dump
-    from kapelle.compose.load import Options, load
+    from kapelle.compose.load import load
     from kapelle.errors import KapelleError
 
-    given = parse(GLOBAL_FLAGS, words_of(case))
-    options = Options(
-        files=tuple(given.file),
-        project_name=given.project_name,
-        project_directory=given.project_directory,
-        env_files=tuple(given.env_file),
-        profiles=tuple(given.profile),
-        all_resources=given.all_resources,
-    )
     try:
-        loaded = load(options, str(case), environment_of(case))
+        loaded = load(options_of(case), str(case), environment_of(case))
     except KapelleError as e:
         first = getattr(e, "mistakes", (e,))
         return None, " | ".join(m.what for m in first).replace(str(case), PLACE)

@@ -89,7 +89,7 @@ def honoured(path: str) -> str:
     own = path.removeprefix("services.*.").replace("[]", "")
     for key, why in NOT_HONOURED.items():
         name, some, values = key.partition("!=") if "!=" in key else key.partition("=")
-        if own == name or own.startswith(name + "."):
+        if own == name or own.startswith(name + "."):  # `*` stands in both
             if values:
                 return f"{values if some == '=' else 'other than ' + values}: not honoured: {why}"
             return f"not honoured: {why}"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,8 @@ def test_what_config_prints_reads_back_as_the_same_model(case: Path, tmp_path: P
     from kapelle.compose import dump
     from kapelle.compose.load import Options, load
 
-    words = oracle.words_of(case)
-    flags = tuple(w for f, w in pairwise(words) if f == "--profile")
-    named = tuple(str(case / w) for f, w in pairwise(words) if f == "-f")
-    env_files = tuple(str(case / w) for f, w in pairwise(words) if f == "--env-file")
-    options = Options(files=named, profiles=flags, env_files=env_files, all_resources="--all-resources" in words)
     environment = oracle.environment_of(case)
-    first = load(options, str(case), environment)
+    first = load(oracle.options_of(case), str(case), environment)
     (tmp_path / "compose.yaml").write_text(dump.to_yaml(first.tree))
     again = Options(files=(str(tmp_path / "compose.yaml"),), profiles=("*",), all_resources=True)
     second = load(again, str(tmp_path), {})

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from tools import oracle
 
-from kapelle.compose.load import Options, load
+from kapelle.compose.load import load
 from kapelle.compose.trace import Trace
 from tests.golden.test_compose_golden import CASES
-
-
-def options_of(case: Path) -> Options:
-    words = oracle.words_of(case)
-
-    def after(flag: str) -> tuple[str, ...]:
-        return tuple(w for f, w in pairwise(words) if f == flag)
-
-    return Options(
-        files=after("-f"), project_name=(*after("-p"), "")[0], env_files=after("--env-file"),
-        project_directory=(*after("--project-directory"), "")[0], profiles=after("--profile"),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if (c / "expected.json").exists()], ids=lambda p: p.name)
 def test_every_leaf_is_explained_by_a_place_that_holds_its_value(case: Path) -> None:
     environment = oracle.environment_of(case)
     trace = Trace(environment)
-    loaded = load(options_of(case), str(case), environment, trace=trace)
+    loaded = load(oracle.options_of(case), str(case), environment, trace=trace)
     explained = trace.explain(loaded.tree, "")
     assert explained
     for leaf in explained:
