@@ -71,7 +71,7 @@ class Machine:
         self.loop = Loop()
 
     def netns(self) -> int:
-        fd = namespaces.new_netns()
+        fd = namespaces.new_netns(self.home)
         self._fds.append(fd)
         return fd
 
@@ -232,10 +232,15 @@ def outside(machine: Machine) -> tuple[int, str, str]:
         link = route.link(here, "kaptest0")
         assert link is not None
         here.request((route.address(link.ifindex, "198.51.100.1", 24),))
-    with namespaces.inside(there, machine.home), route.open_route() as other:
-        link = route.link(other, "wire0")
-        assert link is not None
-        other.request((route.link_up(1), route.address(link.ifindex, "198.51.100.2", 24), route.link_up(link.ifindex)))
+
+    def equip() -> None:
+        with route.open_route() as other:
+            link = route.link(other, "wire0")
+            assert link is not None
+            up = (route.link_up(1), route.address(link.ifindex, "198.51.100.2", 24), route.link_up(link.ifindex))
+            other.request(up)
+
+    namespaces.within(there, machine.home, equip)
     return there, "198.51.100.2", "198.51.100.1"
 
 

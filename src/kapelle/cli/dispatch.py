@@ -52,6 +52,11 @@ COMMANDS = {
     "volumes": "volumes",
     "wait": "wait",
 }
+# verbs that make or remove what containers are made of: an ordinary user does it in a user namespace
+_MAKING = frozenset(
+    "attach autostart build commit cp create down export images import kill load network pause pull push restart rm "
+    "rmi run save scale start stop system tag unpause up volume volumes".split()
+)
 ALIASES = {"convert": "config", "networks": "network"}
 
 GLOBAL_FLAGS = (
@@ -164,6 +169,10 @@ def _run(context: Context, options: Args) -> int:
     context.command = verb
     if args.dry_run:
         context.dry_run = True
+    if os.geteuid() != 0 and verb.partition(" ")[0] in _MAKING and context.engine_name() == "native":
+        from kapelle.engines.native import rung
+
+        rung.enter(context.environ.get("KAP_RUNG", ""))  # now, while this process has one thread
     return int(module.run(context, args))
 
 

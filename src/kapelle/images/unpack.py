@@ -27,6 +27,7 @@ from kapelle.images.tarread import (
     Stream,
     TarError,
 )
+from kapelle.linux import idmap
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -129,6 +130,7 @@ class Unpacker:
         self._directories = _Directories(root)
         self._wanted: dict[tuple[bytes, ...], Entry] = {}  # directories' attributes, set at the end
         self._own = os.geteuid() == 0
+        self._chown = os.fchown if idmap.is_initial() else idmap.chown
         self._umask = _umask()
         self._whiteouts: set[tuple[bytes, ...]] = set()
         self._skipped: list[str] = []
@@ -225,7 +227,7 @@ class Unpacker:
         try:
             self._content(entry, reader, parts, fd)
             if self._own and (entry.uid or entry.gid):
-                os.fchown(fd, entry.uid, entry.gid)
+                self._chown(fd, entry.uid, entry.gid)
                 set_mode = bool(entry.mode & 0o7000)
             else:
                 set_mode = False
@@ -298,7 +300,7 @@ class Unpacker:
             return
         name = parts[-1]
         if self._own and (entry.uid or entry.gid):
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            idmap.chown(name, entry.uid, entry.gid, dir_fd=parent, follow=False)
         if entry.kind != SYMLINK and entry.mode & (0o7000 | self._umask):
             handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
@@ -368,7 +370,7 @@ class Unpacker:
             entry = self._wanted[parts]
             fd = self._directories.get(parts, None) if parts else self._root
             if self._own and (entry.uid or entry.gid):
-                os.fchown(fd, entry.uid, entry.gid)
+                self._chown(fd, entry.uid, entry.gid)
             if entry.xattrs:
                 self._xattrs(entry, fd)
             os.fchmod(fd, entry.mode)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from kapelle.linux import libc
+from kapelle.linux import idmap, libc
 from kapelle.linux import mount as m
 
 _AT_RECURSIVE = 0x8000
@@ -157,25 +158,48 @@ def enter_root(merged: str) -> None:
     os.chdir("/")
 
 
-def mount_kernel_trees(*, shm_size: int, privileged: bool, own_net: bool, tty_gid: bool = True) -> None:
-    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them."""
+def clone_host_trees(*, privileged: bool) -> dict[str, int]:
+    """What a user namespace can't make after pivot_root(2), as detached trees: the host's device nodes bound, and
+    new /proc and /sys, which the kernel allows only while the host's are in sight (user_namespaces(7)).
+    """
+    trees = {name: clone_tree(Bind(f"/dev/{name}", "")) for name, _, _ in DEVICES}
+    flags = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+    trees["proc"] = m.fsopen_tree("proc", [], flags)
+    try:
+        trees["sys"] = m.fsopen_tree("sysfs", [], flags | (0 if privileged else m.MOUNT_ATTR_RDONLY))
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.EBUSY):
+            raise
+        trees["sys"] = clone_tree(Bind("/sys", "", read_only=True))  # of the host's network namespace
+    return trees
+
+
+def mount_kernel_trees(
+    *, shm_size: int, privileged: bool, own_net: bool, tty_gid: bool = True, host: Mapping[str, int] | None = None
+) -> None:
+    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them. `host`: of `clone_host_trees`."""
+    host = host or {}
     nothing = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
     for path in ("/proc", "/sys", "/dev"):
         make_target(path, directory=True)
-    m.mount("proc", "/proc", "proc", nothing)
-    try:
-        m.mount("sysfs", "/sys", "sysfs", nothing | (0 if privileged else m.MS_RDONLY))
-    except OSError as e:
-        if own_net or e.errno not in (errno.EPERM, errno.EBUSY):
-            raise
-        m.mount("tmpfs", "/sys", "tmpfs", nothing | m.MS_RDONLY)  # a foreign network namespace: sysfs is refused
+    if host:
+        attach_tree(host["proc"], "/proc")
+        attach_tree(host["sys"], "/sys")
+    else:
+        _mount_proc_and_sys(nothing, privileged=privileged, own_net=own_net)
     m.mount("tmpfs", "/dev", "tmpfs", m.MS_NOSUID | m.MS_STRICTATIME, "mode=755,size=65536k")
     old = os.umask(0)
     try:
         for name, major, minor in DEVICES:
-            os.mknod(f"/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+            if name in host:
+                os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o666))
+                attach_tree(host[name], f"/dev/{name}")
+            else:
+                os.mknod(f"/dev/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
     finally:
         os.umask(old)
+    for fd in host.values():
+        os.close(fd)
     for name, to in DEVICE_LINKS:
         os.symlink(to, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
@@ -188,6 +212,16 @@ def mount_kernel_trees(*, shm_size: int, privileged: bool, own_net: bool, tty_gi
     except OSError as e:
         if e.errno not in (errno.ENODEV, errno.EPERM):
             raise
+
+
+def _mount_proc_and_sys(flags: int, *, privileged: bool, own_net: bool) -> None:
+    m.mount("proc", "/proc", "proc", flags)
+    try:
+        m.mount("sysfs", "/sys", "sysfs", flags | (0 if privileged else m.MS_RDONLY))
+    except OSError as e:
+        if own_net or e.errno not in (errno.EPERM, errno.EBUSY):
+            raise
+        m.mount("tmpfs", "/sys", "tmpfs", flags | m.MS_RDONLY)  # a foreign network namespace: sysfs is refused
 
 
 def mount_cgroups() -> None:
@@ -282,10 +316,18 @@ def _copy_bytes(source: str, target: str) -> None:
 
 def _copy_attributes(source: str, target: str) -> None:
     info = os.lstat(source)
-    os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
+    idmap.chown(target, info.st_uid, info.st_gid, follow=False)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))
         for name in os.listxattr(source, follow_symlinks=False):
             if not name.startswith(("trusted.overlay.", "user.overlay.")):
-                os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+                _copy_xattr(source, target, name)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
+
+
+def _copy_xattr(source: str, target: str, name: str) -> None:
+    try:
+        os.setxattr(target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False)
+    except PermissionError:
+        if idmap.is_initial():
+            raise  # in a user namespace security.* and trusted.* are not ours to give

@@ -30,7 +30,7 @@ _FSCONFIG_CMD_CREATE = 6
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
-MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
@@ -88,16 +88,7 @@ def fsopen_mount(kind: str, options: list[tuple[str, str | None]], target: str, 
 
     An option of value None is a flag. OSError names the option that was refused.
     """
-    context = libc.syscall(libc.SYS_fsopen, kind.encode(), 1, call="fsopen", subject=kind)
-    try:
-        for key, value in options:
-            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
-            text = None if value is None else value.encode()
-            libc.syscall(libc.SYS_fsconfig, context, command, key.encode(), text, 0, call="fsconfig", subject=key)
-        libc.syscall(libc.SYS_fsconfig, context, _FSCONFIG_CMD_CREATE, None, None, 0, call="fsconfig", subject=kind)
-        made = libc.syscall(libc.SYS_fsmount, context, 1, attributes, call="fsmount", subject=kind)
-    finally:
-        os.close(context)
+    made = fsopen_tree(kind, options, attributes)
     try:
         libc.syscall(
             libc.SYS_move_mount,
@@ -111,3 +102,17 @@ def fsopen_mount(kind: str, options: list[tuple[str, str | None]], target: str, 
         )
     finally:
         os.close(made)
+
+
+def fsopen_tree(kind: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
+    """A detached mount of a new file system, as a descriptor. OSError as `fsopen_mount`."""
+    context = libc.syscall(libc.SYS_fsopen, kind.encode(), 1, call="fsopen", subject=kind)
+    try:
+        for key, value in options:
+            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            text = None if value is None else value.encode()
+            libc.syscall(libc.SYS_fsconfig, context, command, key.encode(), text, 0, call="fsconfig", subject=key)
+        libc.syscall(libc.SYS_fsconfig, context, _FSCONFIG_CMD_CREATE, None, None, 0, call="fsconfig", subject=kind)
+        return libc.syscall(libc.SYS_fsmount, context, 1, attributes, call="fsmount", subject=kind)
+    finally:
+        os.close(context)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from types import TracebackType
+from _thread import allocate_lock, start_new_thread  # threading itself is not needed here
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from kapelle.linux import libc
+
+_T = TypeVar("_T")
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -40,17 +44,14 @@ def open_of(pid: int, kind: str = "net") -> int:
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def new_netns() -> int:
-    """A descriptor of a fresh network namespace, which lives as long as it; this thread stays where it is."""
-    home = open_current()
-    try:
+def new_netns(home: int) -> int:
+    """A descriptor of a fresh network namespace, which lives as long as it; this thread stays in `home`."""
+
+    def make() -> int:
         unshare(CLONE_NEWNET)
-        try:
-            return open_current()
-        finally:
-            setns(home, CLONE_NEWNET)
-    finally:
-        os.close(home)
+        return open_current()
+
+    return _away(make, home)
 
 
 def identity(fd: int) -> int:
@@ -58,20 +59,99 @@ def identity(fd: int) -> int:
     return os.fstat(fd).st_ino
 
 
-class inside:
-    """`with inside(fd, home):` this thread is in network namespace `fd`, and in `home` again after it.
+def can_return(home: int) -> bool:
+    """May a thread that leaves network namespace `home` come back? Not from a user namespace that does not own it."""
+    try:
+        setns(home, CLONE_NEWNET)
+    except OSError:
+        return False
+    return True
 
-    What is made in between (sockets, /proc/sys/net writes) belongs to `fd`'s namespace for good.
+
+def within(netns: int, home: int, call: Callable[[], _T]) -> _T:
+    """`call()` in network namespace `netns`: what it makes (sockets, /proc/sys/net writes) belongs there for good.
+
+    `home` is where this thread comes back to; -1 when it could not (`can_return`): a new thread goes instead.
     """
 
-    def __init__(self, fd: int, home: int) -> None:
-        self._fd = fd
-        self._home = home
+    def go() -> _T:
+        setns(netns, CLONE_NEWNET)
+        return call()
 
-    def __enter__(self) -> None:
-        setns(self._fd, CLONE_NEWNET)
+    return _away(go, home)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        setns(self._home, CLONE_NEWNET)
+
+def _away(call: Callable[[], _T], home: int) -> _T:
+    if home < 0:
+        return _in_thread(call)
+    try:
+        return call()
+    finally:
+        setns(home, CLONE_NEWNET)
+
+
+def _in_thread(call: Callable[[], _T]) -> _T:
+    """`call()` in a thread that ends with it."""
+    done = allocate_lock()
+    done.acquire()
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as e:
+            errors.append(e)
+        finally:
+            done.release()
+
+    start_new_thread(run, ())
+    done.acquire()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class Resident:
+    """A thread that stays in a network namespace and makes things there: cheaper than a new thread each time."""
+
+    def __init__(self, netns: int) -> None:
+        self._netns = netns
+        self._asked, self._answered = allocate_lock(), allocate_lock()
+        self._asked.acquire()
+        self._answered.acquire()
+        self._call: Callable[[], Any] | None = None
+        self._result: Any = None
+        self._error: BaseException | None = None
+        start_new_thread(self._run, ())
+
+    def do(self, call: Callable[[], _T]) -> _T:
+        """`call()` there. Raises what it raises."""
+        self._call = call
+        self._asked.release()
+        self._answered.acquire()
+        result, error = self._result, self._error
+        self._result = self._error = None
+        if error is not None:
+            raise error
+        found: _T = result
+        return found
+
+    def close(self) -> None:
+        self._call = None
+        self._asked.release()
+
+    def _run(self) -> None:
+        entered = False
+        while True:
+            self._asked.acquire()
+            if self._call is None:
+                return
+            try:
+                if not entered:
+                    setns(self._netns, CLONE_NEWNET)
+                    entered = True
+                self._result = self._call()
+            except BaseException as e:
+                self._error = e
+            self._answered.release()

@@ -236,6 +236,12 @@ def dnat(packed: bytes, port: int = 0) -> bytes:
     return load + _expression("nat", *data)
 
 
+def redirect(port: int) -> bytes:
+    """Rewrite the destination to this machine, at `port`."""
+    load = _expression("immediate", be32(1, 1), nested(2, attribute(1, struct.pack(">H", port))))
+    return load + _expression("redir", be32(1, 1))
+
+
 # -- doing and reading -----------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,8 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
+RTM_NEWNEIGH = 28
+
 IFF_UP = 1
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 TABLE_MAIN, TABLE_LOCAL = 254, 255
@@ -40,6 +42,9 @@ _IFLA_INET6_ADDR_GEN_MODE = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 6, 7, 15
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NUD_PERMANENT = 0x80
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _RTNH_F_ONLINK = 4
 _RTPROT_STATIC = 4
 _RTN_UNICAST = 1
@@ -140,6 +145,14 @@ def address(index: int, local: str, prefix: int, *, host_only: bool = False) -> 
     body = _IFADDR.pack(_family(packed), prefix, 0, SCOPE_GLOBAL, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed) + u32(_IFA_FLAGS, flags)
     return Message(RTM_NEWADDR, CREATE | EXCL, body, f"address {local}/{prefix}")
+
+
+def neighbour(index: int, address: str, mac: str) -> Message:
+    """Where on an interface an address is, for good: nobody has to answer for it."""
+    packed = pack(address)
+    body = _NEIGHBOUR.pack(_family(packed), index, _NUD_PERMANENT, 0, 0)
+    body += attribute(_NDA_DST, packed) + attribute(_NDA_LLADDR, mac_bytes(mac))
+    return Message(RTM_NEWNEIGH, CREATE | REPLACE, body, f"neighbour {address}")
 
 
 def route(

@@ -17,9 +17,13 @@ _LITTLE = struct.pack("=H", 1) == b"\1\0"
 
 
 def socket_in(netns: int, home: int, family: int, kind: int) -> socket.socket:
-    """A non-blocking socket that belongs to network namespace `netns`; the thread stays in `home`."""
-    with namespaces.inside(netns, home):
-        return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    """A non-blocking socket that belongs to network namespace `netns`; the thread stays in `home` (-1: `namespaces.within`)."""
+    return namespaces.within(netns, home, lambda: made(family, kind))
+
+
+def made(family: int, kind: int) -> socket.socket:
+    """A non-blocking socket of the calling thread's namespace."""
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 class Open(NamedTuple):

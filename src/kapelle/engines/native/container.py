@@ -109,6 +109,7 @@ class Container:
         self._write_files(())
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
+        spec["rung"] = supervisor.rung
         spec["cgroups"] = supervisor.cgroups.create(self.id, self.intent["limits"])
         if size:
             spec["size"] = size

@@ -21,7 +21,7 @@ from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
-from kapelle.linux import process
+from kapelle.linux import idmap, process
 from kapelle.model.project import FileSource, Project
 from kapelle.model.service import FileGrant, Service
 from kapelle.plan import steps
@@ -277,6 +277,7 @@ class NativeEngine:
                 ),
             )
             self._finish_security(intent, service)
+            self._note_rung(intent, image)
             if not intent["command"]:
                 raise EngineError(
                     f'service "{service.name}": the image {reference} has no command to run',
@@ -297,6 +298,16 @@ class NativeEngine:
         self._ids[project.name, step.name] = container_id
         self._record(project.name, intent, "create")
         emit(Progress("container", step.name, words[1], "done"))
+
+    def _note_rung(self, intent: dict[str, Any], image: Image) -> None:
+        from kapelle.engines.native import rung, single
+
+        intent["rung"] = rung.current()
+        if intent["rung"] == "R3":
+            from kapelle.images.build.rootfs import Rootfs
+
+            layers = Rootfs(tuple(self.store.layer_dirs(image)))
+            intent["launch"]["users"] = single.prepare(intent, layers.read)
 
     def _refuse_name_of_another(self, step: steps.CreateContainer) -> None:
         if not (step.service.container_name or step.oneoff):
@@ -379,8 +390,7 @@ class NativeEngine:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, source.content.encode())
-            if os.geteuid() == 0:
-                os.fchown(fd, int(grant.uid or 0), int(grant.gid or 0))
+            idmap.chown(fd, int(grant.uid or 0), int(grant.gid or 0))
             os.fchmod(fd, 0o444 if grant.mode is None else grant.mode)
         finally:
             os.close(fd)

@@ -15,6 +15,7 @@ To the supervisor: {"exit": PID, "status": wait status}.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -23,7 +24,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from kapelle.engines.native import launcher, messages
 from kapelle.engines.native.keeper_files import write_exit
@@ -67,6 +68,11 @@ class Keeper:
         self.started: list[float] = []
         self.quitting = False
         self.own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+            self.returns = True
+        except OSError:
+            self.returns = False
 
     def run(self) -> None:
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,37 +155,71 @@ class Keeper:
 
     def fork(self, message: dict[str, Any], fds: list[int]) -> int:
         """Fork a child in a new (or the target's) pid namespace. Its parent is this process."""
-        spec_fd, sync_fd, *stdio = fds
         target = int(message.get("target", 0))
-        pidfd = -1
-        inherit = bool(message.get("host_pid"))
+        pidfd = os.pidfd_open(target) if message["op"] == "join" else -1
         try:
-            if message["op"] == "join":
-                pidfd = os.pidfd_open(target)
-                ns.setns(pidfd, ns.CLONE_NEWPID)
-            elif target:  # pid: service:X
-                fd = os.open(f"/proc/{target}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-                ns.setns(fd, ns.CLONE_NEWPID)
-                os.close(fd)
-            elif not inherit:
-                ns.unshare(ns.CLONE_NEWPID)
-            try:
+            if message.get("host_pid"):
                 pid = os.fork()
-            except BaseException:
-                ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
-                raise
-            if pid == 0:
-                sync = socket.socket(fileno=sync_fd)
-                spec = json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
-                if message["op"] == "join":
-                    launcher.join(spec, sync, stdio, pidfd)
-                launcher.launch(spec, sync, stdio)
-            ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+                if pid == 0:
+                    self.become(message, fds, pidfd)
+            elif self.returns:
+                pid = self.fork_beside(message, fds, pidfd)
+            else:
+                pid = self.fork_through(message, fds, pidfd)
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
         self.exits[pid] = str(message.get("exit", ""))
         return pid
+
+    def fork_beside(self, message: dict[str, Any], fds: list[int], pidfd: int) -> int:
+        """Fork into another pid namespace and come back to our own for the next."""
+        _choose_pid_namespace(message, pidfd)
+        try:
+            pid = os.fork()
+        except BaseException:
+            ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+            raise
+        if pid == 0:
+            self.become(message, fds, pidfd)
+        ns.setns(self.own_pid_namespace, ns.CLONE_NEWPID)
+        return pid
+
+    def fork_through(self, message: dict[str, Any], fds: list[int], pidfd: int) -> int:
+        """Fork by a child in between, for a user namespace from which there is no way back to the host's pid namespace.
+
+        When that child ends its own becomes ours: we are its subreaper.
+        """
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        between = os.fork()
+        if between == 0:
+            try:
+                _choose_pid_namespace(message, pidfd)
+                pid = os.fork()
+                if pid == 0:
+                    self.become(message, fds, pidfd)
+                os.write(writing, str(pid).encode())
+            except OSError as e:
+                os.write(writing, f"-{e.errno or errno.EPERM}".encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        told = os.read(reading, 32)
+        os.close(reading)
+        os.waitpid(between, 0)
+        number = int(told or -errno.ECHILD)
+        if number <= 0:
+            raise OSError(-number, os.strerror(-number))
+        return number
+
+    def become(self, message: dict[str, Any], fds: list[int], pidfd: int) -> NoReturn:
+        """In the child: what was asked for."""
+        spec_fd, sync_fd, *stdio = fds
+        sync = socket.socket(fileno=sync_fd)
+        spec = json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+        if message["op"] == "join":
+            launcher.join(spec, sync, stdio, pidfd)
+        launcher.launch(spec, sync, stdio)
 
     def reap(self) -> None:
         """Collect every child that ended; write down how, then tell the supervisor."""
@@ -216,3 +256,16 @@ class Keeper:
                 messages.send(self.channel, message)
             except OSError:
                 pass  # it died; its successor reads the exit files
+
+
+def _choose_pid_namespace(message: dict[str, Any], pidfd: int) -> None:
+    """Where the next child of this process is: the target's pid namespace, or a new one."""
+    target = int(message.get("target", 0))
+    if pidfd >= 0:
+        ns.setns(pidfd, ns.CLONE_NEWPID)
+    elif target:  # pid: service:X
+        fd = os.open(f"/proc/{target}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        ns.setns(fd, ns.CLONE_NEWPID)
+        os.close(fd)
+    else:
+        ns.unshare(ns.CLONE_NEWPID)

@@ -21,6 +21,10 @@ def main() -> None:
     """Entry of a new keeper process: argv[1] is the project's settings as JSON, descriptor 3 the socket."""
     if os.environ.pop(PROTECTED, "") != "1":
         process.close_range(4)  # what the command happened to have open
+        if os.geteuid() != 0:  # a command that only looks has revived it
+            from kapelle.engines.native import rung
+
+            rung.enter(os.environ.get("KAP_RUNG", ""))
         protect_interpreter()
     from kapelle.engines.native import keeper
 

@@ -12,12 +12,13 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from kapelle.engines.native import messages, users
-from kapelle.linux import caps, fsops, libc, process, rlimits, seccomp
+from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
 
@@ -115,21 +116,33 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     messages.send(sync, {"at": "namespaces"})
 
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    overlay = fsops.Overlay(tuple(spec["lowers"]), spec["upper"], spec["work"], spec["merged"])
+    overlay = fsops.Overlay(
+        tuple(spec["lowers"]), spec["upper"], spec["work"], spec["merged"], userxattr=spec["rung"] != "R1"
+    )
     fsops.mount_overlay(overlay)
     ops = fsops.in_order([_op(row) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
-    devices = [(_open_device(row["source"]), row) for row in spec["devices"]]
+    # In a user namespace a device node can't be made: the host's own is bound in its place.
+    host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
+    devices = [(_open_device(row["source"]), _device_tree(spec, row["source"]), row) for row in spec["devices"]]
     fsops.enter_root(overlay.merged)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
-        shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own"
+        shm_size=spec["shm_size"],
+        privileged=privileged,
+        own_net=spec["namespaces"]["net"] == "own",
+        tty_gid=spec["rung"] != "R3",
+        host=host,
     )
     fsops.mount_cgroups()
     for op in ops:
         _place(op, trees)
-    for info, row in devices:
-        _make_device(info, row["target"])
+    for info, tree, row in devices:
+        if tree >= 0:
+            fsops.attach_tree(tree, fsops.make_target(row["target"], directory=stat.S_ISDIR(info.st_mode)))
+            os.close(tree)
+        else:
+            _make_device(info, row["target"])
     if spec["namespaces"]["uts"] == "own" and spec["hostname"]:
         socket.sethostname(spec["hostname"])
         if spec["domainname"]:
@@ -159,7 +172,11 @@ def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None
     process.prctl(process.PR_SET_DUMPABLE, 0)  # the container must not look into us while we are between
     for path in spec["cgroups"]:
         _enter_cgroup(path)
-    ns.setns(pidfd, ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP)
+    flags = ns.CLONE_NEWNS | ns.CLONE_NEWCGROUP
+    for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
+        if spec["namespaces"][name] != "host":  # we are in that one already, and may not be let into it again
+            flags |= flag
+    ns.setns(pidfd, flags)
     os.chdir("/")
     terminal = _open_terminal(sync, spec.get("size")) if spec["tty"] else -1
     user = _user(spec)
@@ -184,22 +201,27 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     args = [str(a) for a in spec["args"]]
     rlimits.apply(spec["ulimits"])
     if spec["oom_score_adj"] is not None:
-        with open("/proc/self/oom_score_adj", "w") as f:
-            f.write(str(spec["oom_score_adj"]))
+        try:
+            with open("/proc/self/oom_score_adj", "w") as f:
+                f.write(str(spec["oom_score_adj"]))
+        except PermissionError:
+            if spec["rung"] == "R1":  # lower than our own: an ordinary user may not, which `up` has said
+                raise
     try:
         os.chdir(spec["cwd"] or "/")
     except OSError as e:
         raise LaunchError(f"can't enter the working directory {spec['cwd']}: {e.strerror}", 126) from None
     program = _find_program(args[0], env)
+    if spec["rung"] == "R3" and (user.uid or user.gid):
+        idmap.enter_single(user.uid, user.gid)  # the one id that there is becomes the service's own
     if spec["no_new_privileges"]:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     held = frozenset(spec["caps"])
     if spec["seccomp"] is not None:
         seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
     caps.drop_bounding(held)
-    os.setgroups(user.groups)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
+    if spec["rung"] != "R3":
+        _set_ids(user)
     if user.uid == 0:
         caps.set_caps(held, held, frozenset())
     os.umask(0o022)
@@ -211,6 +233,18 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         if e.errno == errno.ENOEXEC:
             raise LaunchError(f'exec: "{args[0]}": exec format error', 126, subject=args[0]) from None
         raise LaunchError(f'exec: "{args[0]}": {(e.strerror or "").lower()}', 126, subject=args[0]) from None
+
+
+def _set_ids(user: users.User) -> None:
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise
+        text = f"user {user.uid}:{user.gid} is not among the subordinate ids of this user (/etc/subuid, /etc/subgid)"
+        raise LaunchError(text, 126, subject=str(user.uid)) from None
 
 
 def _become_init(spec: Spec, sync: socket.socket) -> None:
@@ -297,6 +331,11 @@ def _find_program(name: str, env: dict[str, str]) -> str:
 
 
 def _user(spec: Spec) -> users.User:
+    for wanted in filter(None, spec.get("users", ())):  # on R3: who the image's program becomes by itself
+        try:
+            return users.lookup("/", wanted, ())
+        except ValueError:
+            continue
     try:
         return users.lookup("/", spec["user"], tuple(spec["groups"]))
     except ValueError as e:
@@ -307,7 +346,7 @@ def _make_cwd(cwd: str, user: users.User) -> None:
     if cwd and not os.path.isdir(cwd):
         try:
             os.makedirs(os.path.realpath(cwd), 0o755, exist_ok=True)
-            os.chown(cwd, user.uid, user.gid)
+            idmap.chown(cwd, user.uid, user.gid)
         except OSError as e:
             raise LaunchError(f"can't make the working directory {cwd}: {e.strerror}", 126) from None
 
@@ -359,6 +398,10 @@ def _fill_volume(tree: int, target: str) -> None:
         os.close(lock)
         m.umount(place, m.MNT_DETACH)
         os.rmdir(place)
+
+
+def _device_tree(spec: Spec, path: str) -> int:
+    return -1 if spec["rung"] == "R1" else fsops.clone_tree(fsops.Bind(path, ""))
 
 
 def _open_device(path: str) -> os.stat_result:

@@ -20,6 +20,7 @@ from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.ports import PortSpec
 from kapelle.engines.native.proxy import TcpProxy, UdpProxy
 from kapelle.engines.native.uplink import Uplink, sysctl
+from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Message, Netlink
@@ -28,7 +29,7 @@ from kapelle.plan.observed import Endpoint, PublishedPort
 __all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
 
 _T = TypeVar("_T")
-_OURS = ("netns", "dns-", "port:")  # beginnings of the names of our descriptors in the keeper's store
+_OURS = ("netns", "dns-", "port:", "out-")  # beginnings of the names of our descriptors in the keeper's store
 _TABLE = "kapelle"  # in the project's own namespace
 _RESOLV_CONF = "/etc/resolv.conf"
 # what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
@@ -113,22 +114,40 @@ class ProjectNetwork:
         self._upstream = Upstream(loop, _RESOLV_CONF)
         self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
         try:
+            if not namespaces.can_return(self._home):
+                os.close(self._home)
+                self._home = -1  # rootless: threads go to other namespaces instead
             fresh = "netns" not in self.fds
             if fresh:
-                self.fds["netns"] = namespaces.new_netns()
+                self.fds["netns"] = namespaces.new_netns(self._home)
             self._netns = self.fds["netns"]
-            with namespaces.inside(self._netns, self._home):
-                self._route = route.open_route()
-                self._nft: Netlink | None = nft.open_nft()
-                if fresh:
-                    self._prepare()
-            self._uplink = Uplink(uplink.mark_of(project, reservations_dir), self._netns, self._home, self._route)
+            self._resident = namespaces.Resident(self._netns) if self._home < 0 else None
+            self._route, tables = self._within(lambda: self._open(fresh))
+            self._nft: Netlink | None = tables
+            self._uplink: Uplink | UserLink = self._way_out(reservations_dir)
             self._raise_table()
         except OSError as e:
             raise _no_network(project, e) from e
 
-    def _prepare(self) -> None:
-        self._route.request((route.link_up(1),))
+    def _within(self, call: Callable[[], _T]) -> _T:
+        """`call()` in the project's namespace."""
+        if self._resident is not None:
+            return self._resident.do(call)
+        return namespaces.within(self._netns, self._home, call)
+
+    def _open(self, fresh: bool) -> tuple[Netlink, Netlink]:
+        netlink, tables = route.open_route(), nft.open_nft()
+        if fresh:
+            self._prepare(netlink)
+        return netlink, tables
+
+    def _way_out(self, place: str) -> Uplink | UserLink:
+        if self._home < 0:
+            return UserLink(self.project, place, self._netns, self._route, self._loop, self.fds, _TABLE)
+        return Uplink(uplink.mark_of(self.project, place), self._netns, self._home, self._route)
+
+    def _prepare(self, netlink: Netlink) -> None:
+        netlink.request((route.link_up(1),))
         for which in ("all", "default"):  # bridges and their ports need no address of their own
             sysctl(f"net/ipv6/conf/{which}/disable_ipv6", "1")
 
@@ -157,6 +176,8 @@ class ProjectNetwork:
             return
         try:
             nft.batch(self._nft, messages)
+            if isinstance(self._uplink, UserLink):
+                self._uplink.rules(self._nft)
         except OSError as e:
             self._nft.close()
             self._nft = None
@@ -229,8 +250,7 @@ class ProjectNetwork:
             raise FileNotFoundError(errno.ENODEV, "the bridge vanished while it was made")
         bridge.index = made.ifindex
         if any(s.bits == 128 for s in subnets):
-            with namespaces.inside(self._netns, self._home):
-                sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+            self._within(lambda: sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0"))
         self._route.request(
             [
                 route.address(bridge.index, ipam.to_text(g, s.bits), s.prefix)
@@ -324,6 +344,8 @@ class ProjectNetwork:
         if bridge.v4 is None:
             return
         subnet = bridge.v4.subnet
+        if isinstance(self._uplink, UserLink):
+            self._uplink.keep_inside(spec.name, subnet, ipam.to_text(bridge.v4.gateway))
         if not spec.internal and bridge.routed:
             self._uplink.masquerade(spec.name, subnet)
         if self._nft is None or any(r.comment == comment for r in nft.rules(self._nft, _TABLE, "networks", nft.IPV4)):
@@ -455,7 +477,8 @@ class ProjectNetwork:
         sockets_missing = bool(found) and not all(key in self.fds for key in keys)
         if not fresh and not sockets_missing and found:
             return
-        with namespaces.inside(netns_fd, self._home):
+
+        def equip() -> None:
             with route.open_route() as inside:
                 messages = [route.link_up(1)]
                 gateway = next((i for i, p in enumerate(found) if not self._networks[p.network].spec.internal), -1)
@@ -468,6 +491,8 @@ class ProjectNetwork:
             if sockets_missing:
                 for key, made in zip(keys, make_sockets(), strict=True):
                     self.fds[key] = made.detach()
+
+        namespaces.within(netns_fd, self._home, equip)
 
     def _configure(self, inside: Netlink, ifname: str, place: Endpoint, gateway: bool) -> list[Message]:
         link = route.link(inside, ifname)
@@ -607,7 +632,7 @@ class ProjectNetwork:
         published.target = address
 
     def _connect(self, family: int, kind: int) -> socket.socket:
-        return sockets.socket_in(self._netns, self._home, family, kind)
+        return self._within(lambda: sockets.made(family, kind))
 
     def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; they are free at once."""
@@ -647,7 +672,10 @@ class ProjectNetwork:
         for fd in self.fds.values():
             os.close(fd)
         self.fds.clear()
-        os.close(self._home)
+        if self._resident is not None:
+            self._resident.close()
+        if self._home >= 0:
+            os.close(self._home)
 
     def _lend(self, fd: int) -> None:
         for key in [k for k, v in self.fds.items() if v == fd]:

@@ -42,6 +42,15 @@ def _pipe() -> tuple[int, int]:
     return ends
 
 
+def refuse(client: socket.socket) -> None:
+    """End a connection by a reset, as if nobody had listened."""
+    try:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass
+    client.close()
+
+
 class _Half:
     """One direction of a connection."""
 
@@ -149,6 +158,8 @@ class _Connection:
             if not self._connected:
                 code = self._server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if code:
+                    self._loop.remove(self._server.fileno())
+                    refuse(self._client)
                     self.close()
                     return
                 self._connected = True
@@ -217,15 +228,18 @@ class TcpProxy:
                 return
             try:
                 client.setblocking(False)
-                server = self._connect(self._family, socket.SOCK_STREAM)
+                target = self.target_of(client)
+                server = self._connect(self._family, socket.SOCK_STREAM) if target else None
             except OSError:
-                client.close()
+                target = server = None
+            if target is None or server is None:
+                refuse(client)
                 continue
             try:
                 for end in (client, server):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
-                    server.connect(self._target)
+                    server.connect(target)
                 except BlockingIOError:
                     pass
             except OSError:
@@ -233,6 +247,10 @@ class TcpProxy:
                 server.close()
                 continue
             self.connections.add(_Connection(self, client, server))
+
+    def target_of(self, client: socket.socket) -> tuple[str, int] | None:
+        """Where a connection goes; None to refuse it. May raise OSError."""
+        return self._target
 
     def _pause(self) -> None:
         self.loop.remove(self._listener.fileno())

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from kapelle.engines.native.keeper_files import exit_code, read_exit
-from kapelle.engines.native.rung import RUNG
 from kapelle.linux import process
 from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, PublishedPort
 from kapelle.state import store
@@ -92,7 +91,7 @@ def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
         ),
         mounts=tuple((kind, source, target) for kind, source, target in intent["mounts"]),
         standin=bool(intent["standin"]),
-        rung=RUNG,
+        rung=str(intent.get("rung", "R1")),
     )
 
 

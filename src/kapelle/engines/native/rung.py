@@ -1,30 +1,195 @@
-"""What this machine lets us do. R1 (root with CAP_SYS_ADMIN) is the rung of this version."""
+"""What this machine lets us do, found by trying, and the user namespace that an ordinary user's work is done in.
+
+R1: root with CAP_SYS_ADMIN. R2: an ordinary user with subordinate ids (newuidmap). R3: one with a single id.
+On R2 and R3 the command, the keeper and all that they start are in a user namespace where the user is root: the
+same code then makes mounts, networks and files as on R1. KAP_RUNG=R3 asks for less than there is.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from kapelle.errors import EngineError
+from kapelle.linux import idmap, process
+from kapelle.linux import namespaces as ns
 
-RUNG = "R1"
 _SYS_ADMIN = 21
+_HELPERS = (("newuidmap", "newgidmap"), ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"))
+_FEWEST = 1000  # subordinate ids below which a range helps nobody
+
+WORDS = {
+    "R1": "root",
+    "R2": "an ordinary user with subordinate ids",
+    "R3": "an ordinary user with one id",
+}
 
 
-def require() -> None:
-    """Raise EngineError KAP701 where containers can't be started, before anything is made."""
+class Ids(NamedTuple):
+    """What an ordinary user may map: with `helpers` more than the one id."""
+
+    uids: tuple[idmap.Range, ...] = ()
+    gids: tuple[idmap.Range, ...] = ()
+    helpers: tuple[str, str] = ("", "")
+
+
+def current() -> str:
+    """The rung that this process works on now: "R1", "R2", "R3", or "" while it can't make containers."""
+    if not _capable():
+        return ""
+    if idmap.is_initial():
+        return "R1"
+    return "R2" if idmap.has_many() else "R3"
+
+
+def _capable() -> bool:
     with open("/proc/self/status") as f:
         held = next(int(line.split()[1], 16) for line in f if line.startswith("CapEff:"))
-    if held >> _SYS_ADMIN & 1:
-        return
+    return bool(held >> _SYS_ADMIN & 1)
+
+
+def enter(wanted: str = "") -> str:
+    """Go to the best rung there is (not above `wanted`), by a user namespace where one is needed; the rung, or "".
+
+    For a process with one thread. Does nothing where containers can be made already. Raises nothing.
+    """
+    have = current()
+    if have or os.geteuid() == 0:
+        return have
+    ids = ids_of_user() if wanted != "R3" else Ids()
+    if ids.helpers[0] and not refusal(ids):
+        _enter(ids)
+        return current()
+    if not refusal(Ids()):
+        _enter(Ids())
+        return current()
+    return ""
+
+
+def _enter(ids: Ids) -> None:
+    process.prctl(process.PR_SET_DUMPABLE, 1)  # so that our own /proc/self may be written
+    if ids.helpers[0]:
+        idmap.enter_ranges(ids.uids, ids.gids, ids.helpers, ns.CLONE_NEWNS)
+    else:
+        idmap.enter_single(0, 0, ns.CLONE_NEWNS)
+
+
+def ids_of_user() -> Ids:
+    """The subordinate ids of this user that newuidmap would map, when both are there."""
+    uid, gid = os.getuid(), os.getgid()
+    names = (str(uid), *_name(uid))
+    helpers = tuple(_program(name) for name in _HELPERS[0])
+    uids, gids = idmap.subordinate("/etc/subuid", names), idmap.subordinate("/etc/subgid", names)
+    if not all(helpers) or min(uids[1], gids[1]) < _FEWEST:
+        return Ids()
+    count = min(uids[1], gids[1], 1 << 20)
+    return Ids(
+        (idmap.Range(0, uid, 1), idmap.Range(1, uids[0], count)),
+        (idmap.Range(0, gid, 1), idmap.Range(1, gids[0], count)),
+        (helpers[0], helpers[1]),
+    )
+
+
+def _name(uid: int) -> tuple[str, ...]:
+    try:
+        with open("/etc/passwd", encoding="utf-8", errors="replace") as f:
+            return tuple(line.split(":", 1)[0] for line in f if line.split(":")[2:3] == [str(uid)])
+    except OSError:
+        return ()
+
+
+def _program(name: str) -> str:
+    return next((f"{d}/{name}" for d in _HELPERS[1] if os.access(f"{d}/{name}", os.X_OK)), "")
+
+
+def refusal(ids: Ids) -> str:
+    """Why this user can't have such a namespace and mounts in it, tried in a child; "" when it works."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            os.write(writing, _try(ids).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    said = os.read(reading, 4096)
+    os.close(reading)
+    os.waitpid(child, 0)
+    return "" if said == b"ok" else said.decode("utf-8", "replace") or "a child process died while it tried"
+
+
+def _try(ids: Ids) -> str:
+    from kapelle.linux import mount as m
+
+    try:
+        _enter(ids)
+    except OSError as e:
+        return f"no user namespace: {e.strerror}"
+    try:
+        m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
+        m.mount("tmpfs", "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp", "tmpfs")
+    except OSError as e:
+        return f"no mounts in a user namespace: {e.strerror}"
+    return "ok"
+
+
+_SWITCHES = (  # file below /proc/sys, the value that forbids, its name
+    ("user/max_user_namespaces", "0", "user.max_user_namespaces = 0"),
+    ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone = 0"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns = 1"),
+)
+
+
+def cause() -> str:
+    """The setting of this host that forbids user namespaces, as far as one is known."""
+    for path, forbidding, words in _SWITCHES:
+        try:
+            with open(f"/proc/sys/{path}") as f:
+                if f.read().strip() == forbidding:
+                    return words
+        except OSError:
+            continue
+    return ""
+
+
+def require(asked: str = "") -> str:
+    """The rung; EngineError KAP701 where containers can't be started, or not as `asked`, before anything is made.
+
+    `asked`: words of --require: rootless, userns, subids, root.
+    """
+    rung = current()
+    if not rung:
+        raise _no_rung()
+    for word in filter(None, asked.replace(" ", ",").split(",")):
+        if word not in _DEMANDS:
+            raise EngineError(
+                f"--require={word}: there is no such demand", hint=f"one of {', '.join(_DEMANDS)}", code="KAP701"
+            )
+        if rung not in _DEMANDS[word]:
+            raise EngineError(
+                f"--require={word} is not met: this runs as {WORDS[rung]} ({rung})",
+                hint="kap doctor says what would give more",
+                code="KAP701",
+            )
+    return rung
+
+
+_DEMANDS = {"root": ("R1",), "rootless": ("R2", "R3"), "userns": ("R2", "R3"), "subids": ("R2",)}
+
+
+def _no_rung() -> EngineError:
     if os.geteuid() != 0:
-        raise EngineError(
-            "containers can be started by root only in this version",
-            why=f"this is user {os.geteuid()}, without CAP_SYS_ADMIN",
-            details=(("works without", "config, plan, pull, load, save, version"),),
-            hint="run it as root: sudo kap …, or in a container or CI job that is root",
+        why = cause()
+        details = [("cause", why)] if why else []
+        return EngineError(
+            "containers can't be started: this host forbids user namespaces to ordinary users",
+            why="" if why else refusal(Ids()),
+            details=(*details, ("works without", "config, plan, pull, load, save, version")),
+            hint="kap doctor prints the command for the administrator; or run it as root",
             code="KAP701",
         )
-    raise EngineError(
+    return EngineError(
         "this root may not make namespaces and mounts (CAP_SYS_ADMIN is missing)",
         why="an outer container took the capability away",
         hint="give the outer container --privileged, or --cap-add SYS_ADMIN",

@@ -23,7 +23,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from kapelle.engines.native import messages
+from kapelle.engines.native import messages, rung
 from kapelle.engines.native.cgroups import ProjectCgroups
 from kapelle.engines.native.container import Container
 from kapelle.engines.native.keeper_files import exit_code
@@ -136,6 +136,7 @@ class Supervisor:
         self.fds = fds
         self.run_dir = self.paths.project_run(self.project)
         self.boot = process.boot_id()
+        self.rung = rung.current()
         self.loop = Loop()
         self.keeper = KeeperChannel(channel, fds)
         self.keeper.gone = self._become_keeper
@@ -391,10 +392,12 @@ class Supervisor:
             "env": list(env.values()),
             "cwd": wanted.get("cwd") or launch["cwd"],
             "user": wanted.get("user") or launch["user"],
+            "users": () if wanted.get("user") else launch.get("users", ()),
             "tty": bool(wanted.get("tty")),
             "size": wanted.get("size"),
             "cgroups": self.cgroups.of(container.id),
             "mounts": [],
+            "rung": self.rung,
         }
         if wanted.get("privileged"):
             from kapelle.linux import caps
@@ -404,9 +407,8 @@ class Supervisor:
         memory = os.memfd_create("join", os.MFD_CLOEXEC)
         try:
             os.write(memory, json.dumps(spec).encode())
-            pid = self.keeper.fork(
-                {"op": "join", "target": container.pid}, (memory, theirs.fileno(), *([] if spec["tty"] else streams))
-            )
+            message = {"op": "join", "target": container.pid, "host_pid": launch["namespaces"]["pid"] == "host"}
+            pid = self.keeper.fork(message, (memory, theirs.fileno(), *([] if spec["tty"] else streams)))
         except BaseException:
             ours.close()
             raise

@@ -23,7 +23,7 @@ INSIDE = "uplink"  # the pair's end in the project's namespace
 _PREFIX, _TABLE = "kap-", "kapelle-"
 _LOOPBACK = bytes((127, 0, 0, 0))
 # Pairs of addresses for the uplinks: pools that hosts rarely use, tried in order.
-_POOLS = tuple(map(ipam.parse_subnet, ("10.213.0.0/16", "172.31.240.0/20", "192.168.240.0/20", "169.254.64.0/18")))
+POOLS = tuple(map(ipam.parse_subnet, ("10.213.0.0/16", "172.31.240.0/20", "192.168.240.0/20", "169.254.64.0/18")))
 
 
 def mark_of(project: str, place: str) -> str:
@@ -91,8 +91,7 @@ class Uplink:
         sysctl(f"net/ipv6/conf/{self.name}/disable_ipv6", "1")
         if not sysctl("net/ipv4/ip_forward", "1"):
             self.warnings.append("containers can't reach other machines: net.ipv4.ip_forward can't be set here")
-        with namespaces.inside(self._netns, self._home):
-            sysctl("net/ipv4/ip_forward", "1")
+        namespaces.within(self._netns, self._home, lambda: sysctl("net/ipv4/ip_forward", "1"))
 
     def _set_pair(self, host: int) -> None:
         self.host, self.project = ipam.to_text(host), ipam.to_text(host + 1)
@@ -127,8 +126,8 @@ class Uplink:
         single = [t for t in taken if t.prefix == 32]
         wide = [t for t in taken if t.prefix < 32]
         start = int(self.mark, 16)
-        for pool in _POOLS:
-            if any(pool.overlaps(t) for t in wide) and pool is not _POOLS[-1]:
+        for pool in POOLS:
+            if any(pool.overlaps(t) for t in wide) and pool is not POOLS[-1]:
                 continue
             count = 1 << (31 - pool.prefix)
             for step in range(count):

@@ -13,6 +13,7 @@ from kapelle.errors import ImageError
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.ignore import Ignore, regex
 from kapelle.images.build.rootfs import Entry, Rootfs
+from kapelle.linux import idmap
 
 
 class Item(NamedTuple):
@@ -126,8 +127,7 @@ class LayerWriter:
             if have is not None and stat.S_ISDIR(have.info.st_mode):
                 self._attributes(real, have.info, Owner(have.info.st_uid, have.info.st_gid), None)
             else:
-                if os.geteuid() == 0:
-                    os.chown(real, owner.uid, owner.gid)
+                idmap.chown(real, owner.uid, owner.gid)
                 os.chmod(real, mode)
 
     def put(self, item: Item, path: str, owner: Owner | None, mode: int | None) -> None:
@@ -161,8 +161,8 @@ class LayerWriter:
         with open(fd, "w") as f:
             f.write(content)
         os.chmod(f"{self.diff}/{path}", 0o644 if mode is None else mode)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(f"{self.diff}/{path}", owner.uid, owner.gid)
+        if owner is not None:
+            idmap.chown(f"{self.diff}/{path}", owner.uid, owner.gid)
 
     def _clear(self, path: str) -> None:
         real = f"{self.diff}/{path}"
@@ -178,8 +178,7 @@ class LayerWriter:
             os.unlink(real)
 
     def _attributes(self, real: str, info: os.stat_result, owner: Owner, mode: int | None) -> None:
-        if os.geteuid() == 0:
-            os.chown(real, owner.uid, owner.gid, follow_symlinks=False)
+        idmap.chown(real, owner.uid, owner.gid, follow=False)
         if not stat.S_ISLNK(info.st_mode):
             os.chmod(real, stat.S_IMODE(info.st_mode) if mode is None else mode)
         os.utime(real, ns=(info.st_mtime_ns, info.st_mtime_ns), follow_symlinks=False)

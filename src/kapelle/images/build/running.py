@@ -13,6 +13,7 @@ from kapelle.images.build import expand
 from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.state import StageState
 from kapelle.images.types import RunRequest
+from kapelle.linux import idmap
 
 if TYPE_CHECKING:
     from kapelle.images.build.builder import Context
@@ -199,6 +200,6 @@ def _secret(
     with open(fd, "w") as f:
         f.write(content)
     os.chmod(path, int(options.get("mode", "0400"), 8))
-    if os.geteuid() == 0 and (options.get("uid") or options.get("gid")):
-        os.chown(path, int(options.get("uid") or 0), int(options.get("gid") or 0))
+    if options.get("uid") or options.get("gid"):
+        idmap.chown(path, int(options.get("uid") or 0), int(options.get("gid") or 0))
     binds.append((path, target or f"/run/secrets/{name}", True))

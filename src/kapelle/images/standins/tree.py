@@ -13,6 +13,7 @@ from collections.abc import Callable
 from kapelle.errors import ImageError
 from kapelle.images import trees
 from kapelle.images.tarread import DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, Reader
+from kapelle.linux import idmap
 
 Rename = Callable[[str], str | None]  # a member's name → where it goes, None: nowhere
 
@@ -25,7 +26,6 @@ class Tree:
         self._time = int(date) * 1_000_000_000
         self._directories: dict[str, str] = {"": ""}  # as asked → where it is, both relative
         self._times: dict[str, int] = {"": self._time}
-        self._own = os.geteuid() == 0
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -168,8 +168,7 @@ class Tree:
         if entry.kind == SYMLINK:
             real = self._place(to)
             os.symlink(os.fsdecode(entry.link), real)
-            if self._own:
-                os.chown(real, entry.uid, entry.gid, follow_symlinks=False)
+            idmap.chown(real, entry.uid, entry.gid, follow=False)
         elif entry.kind == FILE and entry.sparse is None:
             real = self._place(to)
             fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -215,12 +214,11 @@ class Tree:
 
     def _set_directory(self, real: str, mode: int, uid: int, gid: int, when: int) -> None:
         path = f"{self.upper}/{real}"
-        if self._own:
-            os.chown(path, uid, gid)
+        idmap.chown(path, uid, gid)
         os.chmod(path, mode)
         self._times[real] = when
 
     def _attributes(self, fd: int, mode: int, uid: int, gid: int) -> None:
-        if self._own and (uid or gid):
-            os.fchown(fd, uid, gid)
+        if uid or gid:
+            idmap.chown(fd, uid, gid)
         os.fchmod(fd, mode)
