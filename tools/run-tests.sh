@@ -1,26 +1,42 @@
 #!/bin/sh
-# All tiers. As root they run as root first, then the tiers that need no root once more as an ordinary user made
-# for it. run-tests.sh PYTHON
+# All tiers. As root they run as root first; then, as ordinary users made for it, the tiers that need no root (one id:
+# rung R3) and the scenarios (subordinate ids: rung R2). run-tests.sh PYTHON
 set -eu
 python=$1
 "$python" -m pytest -q
 if [ "$(id -u)" != 0 ] || ! command -v useradd >/dev/null; then exit 0; fi
-user=kap-tests-$$
+one=kap-one-$$ many=kap-many-$$
 place=$(mktemp -d)
-useradd --system --home-dir "$place/home" --shell /bin/sh "$user"
-trap 'userdel "$user" 2>/dev/null || true; rm -rf "$place"' EXIT INT TERM
-cp -r src tests tools bench examples docs pyproject.toml README.md LICENSE "$place/"
-mkdir -p "$place/home"
-chown -R "$user" "$place"
 chmod 755 "$place"
-# A Python that this user may run, with the package and its test libraries in an environment of its own.
+trap 'userdel "$one" 2>/dev/null || true; userdel "$many" 2>/dev/null || true; rm -rf "$place"' EXIT INT TERM
+useradd --system --home-dir "$place/$one/home" --shell /bin/sh "$one"
+useradd --system --home-dir "$place/$many/home" --shell /bin/sh "$many"
+for file in subuid subgid; do
+	sed -i "/^$one:/d;/^$many:/d" "/etc/$file" 2>/dev/null || true
+	echo "$many:1000000:65536" >>"/etc/$file"
+done
+trap 'for file in subuid subgid; do sed -i "/^$many:/d" "/etc/$file"; done
+	userdel "$one" 2>/dev/null || true; userdel "$many" 2>/dev/null || true; rm -rf "$place"' EXIT INT TERM
+# A Python that these users may run, with the package and its test libraries in an environment of its own.
 interpreter=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
-if ! su -s /bin/sh "$user" -c "test -x '$interpreter'"; then
+if ! su -s /bin/sh "$one" -c "test -x '$interpreter'"; then
 	interpreter=$(command -v /usr/bin/python3)
 	"$interpreter" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "no Python that an ordinary user can run" >&2; exit 1; }
 fi
-sh "$(dirname "$0")/make-venv.sh" "$interpreter" "$place/venv"
-"$place/venv/bin/python" -m pip install --quiet --editable "$place[test,fast,zstd]"
-chown -R "$user" "$place"
-echo "as an ordinary user ($user):"
-su -s /bin/sh "$user" -c "cd '$place' && HOME='$place/home' venv/bin/python -m pytest -q -p no:cacheprovider -m 'not root' tests"
+as_user() { # as_user USER WHAT: the tests WHAT in a copy of this tree
+	mkdir -p "$place/$1/home"
+	cp -r src tests tools bench examples docs pyproject.toml README.md LICENSE "$place/$1/"
+	[ -d "$place/venv" ] || sh "$(dirname "$0")/make-venv.sh" "$interpreter" "$place/venv"
+	"$place/venv/bin/python" -m pip install --quiet --editable "$place/$1[test,fast,zstd]"
+	"$place/venv/bin/python" -m compileall -q "$place/$1/src" || true
+	chown -R "$1" "$place/$1"
+	su -s /bin/sh "$1" -c "cd '$place/$1' && HOME='$place/$1/home' '$place/venv/bin/python' -m pytest -q -p no:cacheprovider $2"
+}
+echo "as an ordinary user with one id ($one):"
+as_user "$one" "-m 'not root' tests"
+if command -v newuidmap >/dev/null; then
+	echo "as an ordinary user with subordinate ids ($many):"
+	as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py"
+else
+	echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
+fi

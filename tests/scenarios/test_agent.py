@@ -11,8 +11,6 @@ import pytest
 
 from tests.scenarios.conftest import Kap, answers, copy_example, free_port, get
 
-pytestmark = pytest.mark.root
-
 
 def say(address: str, message: str, session: str = "") -> dict[str, Any]:
     """One message; the `done` event of the answer's stream."""

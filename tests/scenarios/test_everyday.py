@@ -12,8 +12,6 @@ import pytest
 from tests.checks import wait_until
 from tests.scenarios.conftest import Kap, answers, free_port
 
-pytestmark = pytest.mark.root
-
 SLEEPER = "services:\n  web:\n    image: busybox\n    command: sleep 1000\n"
 
 

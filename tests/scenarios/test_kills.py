@@ -13,8 +13,6 @@ import pytest
 from tests.checks import wait_until
 from tests.scenarios.conftest import Kap
 
-pytestmark = pytest.mark.root
-
 SIX = "services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 1000, restart: always}}\n" for n in range(6))
 
 

@@ -20,8 +20,6 @@ import pytest
 from tests.checks import wait_until
 from tests.scenarios.conftest import Kap, answers, copy_example, free_port, get, is_free
 
-pytestmark = pytest.mark.root
-
 STATUS = """
 
 @app.get("/agent-status")

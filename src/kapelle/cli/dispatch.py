@@ -21,6 +21,7 @@ COMMANDS = {
     "completion": "completion",
     "config": "config",
     "create": "create",
+    "doctor": "doctor",
     "down": "down",
     "events": "events",
     "exec": "exec",
@@ -172,7 +173,7 @@ def _run(context: Context, options: Args) -> int:
     if os.geteuid() != 0 and verb.partition(" ")[0] in _MAKING and context.engine_name() == "native":
         from kapelle.engines.native import rung
 
-        rung.enter(context.environ.get("KAP_RUNG", ""))  # now, while this process has one thread
+        rung.enter(context.environ.get("KAP_RUNG", ""), witnessed=True)  # now, while this process has one thread
     return int(module.run(context, args))
 
 

@@ -34,6 +34,13 @@ def unshare(flags: int) -> None:
         libc.raise_errno("unshare", f"flags {flags:#x}")
 
 
+def set_domain_name(name: str) -> None:
+    """setdomainname(2): the NIS domain name of this UTS namespace."""
+    text = name.encode()
+    if libc.lib.setdomainname(text, ctypes.c_size_t(len(text))) < 0:
+        libc.raise_errno("setdomainname", name)
+
+
 def open_current(kind: str = "net") -> int:
     """A descriptor of this thread's own namespace; `kind` as in /proc/PID/ns: net, mnt, pid, user, uts, ipc …"""
     return os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)

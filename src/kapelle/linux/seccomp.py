@@ -78,7 +78,12 @@ _NEEDS = {
     "CAP_SYSLOG": "syslog",
 }
 _LOOKED_INTO = ("clone", "personality", "socket")
-_cache: dict[tuple[frozenset[str], str], bytes] = {}
+# Answered with success and not done, where there is one id only: package managers change owners that are all the same.
+FAKED = frozenset(
+    "chown fchown fchownat lchown setfsgid setfsuid setgid setgroups setregid setresgid setresuid setreuid "
+    "setuid".split()
+)
+_cache: dict[tuple[frozenset[str], str, bool], bytes] = {}
 
 
 class _Program:
@@ -124,15 +129,19 @@ def allowed_names(caps: frozenset[str], arch: str = libc.MACHINE) -> frozenset[s
     return frozenset(numbers_of(arch)) - refused
 
 
-def filter_for(caps: frozenset[str], arch: str = libc.MACHINE) -> bytes:
-    """The program for a container with these capabilities: an array of struct sock_filter."""
-    key = caps, arch
+def filter_for(caps: frozenset[str], arch: str = libc.MACHINE, *, faking: bool = False) -> bytes:
+    """The program for a container with these capabilities: an array of struct sock_filter. `faking`: those of FAKED."""
+    key = caps, arch, faking
     if key not in _cache:
         numbers = numbers_of(arch)
         allowed = {numbers[name] for name in allowed_names(caps, arch)}
         arguments = {} if "CAP_SYS_ADMIN" in caps else {numbers["clone"]: "clone"}
         arguments |= {numbers["personality"]: "personality", numbers["socket"]: "socket"}
         refused = {n: _ENOSYS if name == "clone3" else _EPERM for name, n in numbers.items() if n not in allowed}
+        if faking:
+            faked = {numbers[name]: 0 for name in FAKED if name in numbers}
+            refused |= faked
+            allowed -= faked.keys()
         _cache[key] = _build(arch, allowed - arguments.keys(), refused, arguments, _ENOSYS)
     return _cache[key]
 

@@ -33,6 +33,7 @@ FLAGS = (
     Flag("--no-log-prefix", help="log lines without the service column"),
     Flag("--no-start", help="create, do not start"),
     Flag("--quiet-build", help="build without progress output"),
+    Flag("--require", value="WHAT", default="", help="refuse to run with less: root, rootless, userns or subids"),
     Flag("--renew-anon-volumes", "-V", help="fresh anonymous volumes instead of keeping the old ones"),
     Flag("--timeout", "-t", value="SECONDS", kind="int", help="from the stop signal to SIGKILL"),
     Flag("--timestamps", help="put the time of each line in front of it"),
@@ -52,6 +53,10 @@ def run(context: Context, args: Args) -> int:
     abort = _abort_of(args)
     attached = not (args.detach or args.wait or args.no_start or context.dry_run)
     _check(args, abort)
+    if args.require and context.engine_name() == "native":
+        from kapelle.engines.native import rung
+
+        rung.require(args.require)
     project = context.load(args.rest).project
     if args.exit_code_from and project.service(args.exit_code_from) is None:
         raise UsageError(f"no such service: {args.exit_code_from}", hint="name a service after --exit-code-from")

@@ -11,6 +11,7 @@ from typing import Any
 
 from kapelle.engines.native import client, messages, removal, spec
 from kapelle.engines.native.container_status import new_status
+from kapelle.engines.native.launcher import APT_SETTING
 from kapelle.errors import EngineError
 from kapelle.images.types import RunRequest
 from kapelle.linux import caps, fsops
@@ -156,7 +157,7 @@ class BuildRunner:
 
     def _clean(self, request: RunRequest) -> None:
         """Take the places of mounts out of the changes again: they are empty, and belong to no layer."""
-        targets = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/proc", "/sys", "/dev"]
+        targets = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/proc", "/sys", "/dev", APT_SETTING]
         targets += [t for _, t, _ in request.binds] + [t for t, _ in request.tmpfs]
         for target in sorted(targets, key=len, reverse=True):
             removal.unmake_target(request.upper, target)

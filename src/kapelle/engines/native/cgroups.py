@@ -92,6 +92,24 @@ class ProjectCgroups:
             self.remove(container_id)
 
 
+def writable() -> list[str]:
+    """The controllers whose groups this user can make, tried."""
+    found = []
+    for controller, base in _own_groups().items():
+        path = f"{base}/kapelle-doctor-{os.getpid()}"
+        try:
+            os.mkdir(path)
+            os.rmdir(path)
+        except OSError:
+            continue
+        if controller == "unified":
+            controllers = _first_line(f"{base}/cgroup.controllers").split()
+            found += [c for c in controllers if c in ("cpu", "cpuset", "io", "memory", "pids")]
+        else:
+            found.append(controller)
+    return found
+
+
 def _own_groups() -> dict[str, str]:
     """Controller → our own group's folder: v1 hierarchies by name, the unified one as "unified"."""
     found = {}

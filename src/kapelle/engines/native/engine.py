@@ -277,7 +277,7 @@ class NativeEngine:
                 ),
             )
             self._finish_security(intent, service)
-            self._note_rung(intent, image)
+            self._note_rung(intent, image, emit)
             if not intent["command"]:
                 raise EngineError(
                     f'service "{service.name}": the image {reference} has no command to run',
@@ -299,10 +299,15 @@ class NativeEngine:
         self._record(project.name, intent, "create")
         emit(Progress("container", step.name, words[1], "done"))
 
-    def _note_rung(self, intent: dict[str, Any], image: Image) -> None:
+    def _note_rung(self, intent: dict[str, Any], image: Image, emit: Emit) -> None:
+        """Which walls the container has; told once where they are other than root's."""
         from kapelle.engines.native import rung, single
 
         intent["rung"] = rung.current()
+        if intent["rung"] != "R1" and files.read_json(f"{self.paths.state}/rung.json") != intent["rung"]:
+            files.write_json(f"{self.paths.state}/rung.json", intent["rung"])
+            words = rung.WORDS[intent["rung"]]
+            emit(Notice(f"running as {words} ({intent['rung']}); kap doctor says what that means", level="info"))
         if intent["rung"] == "R3":
             from kapelle.images.build.rootfs import Rootfs
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from kapelle.engines.native import witness
 from kapelle.errors import EngineError
 from kapelle.linux import sockets
 
@@ -153,7 +154,7 @@ def holder_of(host: str, port: int, protocol: str) -> str:
     matching = [s for s in sockets.listening(protocol) if s.port == port and _meet(s.address, wanted)]
     if not matching:
         return ""
-    pids = sockets.holders({s.inode for s in matching})
+    pids = witness.holders({s.inode for s in matching})
     for s in matching:
         pid = pids.get(s.inode)
         if pid is not None:

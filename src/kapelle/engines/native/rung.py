@@ -48,22 +48,26 @@ def _capable() -> bool:
     return bool(held >> _SYS_ADMIN & 1)
 
 
-def enter(wanted: str = "") -> str:
+def enter(wanted: str = "", *, witnessed: bool = False) -> str:
     """Go to the best rung there is (not above `wanted`), by a user namespace where one is needed; the rung, or "".
 
-    For a process with one thread. Does nothing where containers can be made already. Raises nothing.
+    For a process with one thread. Does nothing where containers can be made already. Raises nothing. `witnessed`: a
+    child stays outside, to say who holds a port.
     """
     have = current()
     if have or os.geteuid() == 0:
         return have
     ids = ids_of_user() if wanted != "R3" else Ids()
-    if ids.helpers[0] and not refusal(ids):
-        _enter(ids)
-        return current()
-    if not refusal(Ids()):
-        _enter(Ids())
-        return current()
-    return ""
+    if ids.helpers[0] and refusal(ids):
+        ids = Ids()
+    if not ids.helpers[0] and refusal(ids):
+        return ""
+    if witnessed:
+        from kapelle.engines.native import witness
+
+        witness.leave()
+    _enter(ids)
+    return current()
 
 
 def _enter(ids: Ids) -> None:
@@ -78,7 +82,7 @@ def ids_of_user() -> Ids:
     """The subordinate ids of this user that newuidmap would map, when both are there."""
     uid, gid = os.getuid(), os.getgid()
     names = (str(uid), *_name(uid))
-    helpers = tuple(_program(name) for name in _HELPERS[0])
+    helpers = tuple(program(name) for name in _HELPERS[0])
     uids, gids = idmap.subordinate("/etc/subuid", names), idmap.subordinate("/etc/subgid", names)
     if not all(helpers) or min(uids[1], gids[1]) < _FEWEST:
         return Ids()
@@ -98,7 +102,8 @@ def _name(uid: int) -> tuple[str, ...]:
         return ()
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """Where a helper is installed; "" when it is not."""
     return next((f"{d}/{name}" for d in _HELPERS[1] if os.access(f"{d}/{name}", os.X_OK)), "")
 
 
