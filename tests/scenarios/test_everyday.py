@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -202,3 +204,37 @@ def test_a_build_that_fails_names_the_line_and_the_next_one_goes_on_from_there(k
     kap.file("FROM busybox\nRUN echo one > /one\nCMD cat /one\n", "Dockerfile")
     assert "CACHED" in kap.ok("build").out
     assert kap.ok("run", "--rm", "-T", "web").out == "one\n"
+
+
+def test_projects_on_one_external_network_reach_each_other_by_name(kap: Kap, tmp_path: Path) -> None:
+    shared = f"shared{os.getpid()}"
+    other = Kap(tmp_path / "other", kap.home)
+    other.folder.mkdir()
+    network = f"networks: {{shared: {{external: true, name: {shared}}}}}\n"
+    missing = "services:\n  a: {image: busybox, command: sleep 1000, networks: [shared]}\n" + network
+    kap.file(missing)
+    refused = kap("up", "-d")
+    assert refused.code == 1
+    assert shared in refused.err
+    kap.ok("network", "create", shared)
+    try:
+        kap.ok("up", "-d")
+        serve = "sh -c 'mkdir /w && echo over > /w/index.html && exec httpd -f -p 80 -h /w'"
+        other.file(
+            f'services:\n  web:\n    image: busybox\n    command: "{serve}"\n'
+            "    networks: {shared: {aliases: [shop]}, default: }\n" + network
+        )
+        other.ok("up", "-d")
+        for name in ("web", "shop"):
+            assert kap.ok("exec", "-T", "a", "wget", "-qO-", f"http://{name}/").out == "over\n"
+        assert kap("exec", "-T", "a", "ping", "-c1", "-W1", "nobody").code != 0
+        assert other.ok("exec", "-T", "web", "ping", "-c1", "-W1", "a").code == 0
+        assert len(json.loads(kap.ok("network", "inspect", shared).out)[0]["Containers"]) == 2
+        used = kap("network", "rm", shared)
+        assert used.code != 0
+        other.ok("down", "-t", "0")
+        wait_until(lambda: "NXDOMAIN" in kap("exec", "-T", "a", "nslookup", "shop").out, 5)
+    finally:
+        other("down", "-t", "0")
+        kap("down", "-t", "0")
+        kap.ok("network", "rm", shared)

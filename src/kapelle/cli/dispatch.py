@@ -173,7 +173,8 @@ def _run(context: Context, options: Args) -> int:
     if os.geteuid() != 0 and verb.partition(" ")[0] in _MAKING and context.engine_name() == "native":
         from kapelle.engines.native import rung
 
-        rung.enter(context.environ.get("KAP_RUNG", ""), witnessed=True)  # now, while this process has one thread
+        shown = f"{context.paths.run}/userns"
+        rung.enter(context.environ.get("KAP_RUNG", ""), witnessed=True, shown=shown)  # while there is one thread
     return int(module.run(context, args))
 
 

@@ -34,6 +34,8 @@ IFF_UP = 1
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_AF_BRIDGE = 7
+_IFLA_PROTINFO, _IFLA_BRPORT_ISOLATED = 12, 33
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 26, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
@@ -125,6 +127,18 @@ def veth(
 
 def link_up(index: int) -> Message:
     return Message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP), f"interface {index}")
+
+
+def bridge_port(index: int, master: int, *, isolated: bool = False) -> tuple[Message, ...]:
+    """Put an interface on a bridge, up; isolated ports do not speak to each other (bridge(8))."""
+    about = f"interface {index} on bridge {master}"
+    on = _IFINFO.pack(0, 0, index, IFF_UP, IFF_UP) + u32(_IFLA_MASTER, master)
+    messages = [Message(RTM_SETLINK, 0, on, about)]
+    if isolated:
+        port = _IFINFO.pack(_AF_BRIDGE, 0, index, 0, 0)
+        port += nested(_IFLA_PROTINFO, attribute(_IFLA_BRPORT_ISOLATED, b"\x01"))
+        messages.append(Message(RTM_SETLINK, 0, port, about))
+    return tuple(messages)
 
 
 def no_link_local(index: int) -> Message:

@@ -151,7 +151,9 @@ class NativeEngine:
             "driver": "bridge",
             "internal": network.internal,
             "subnets": [str(c["subnet"]) for c in configs if c.get("subnet")],
-            "gateways": [str(c["gateway"]) for c in configs if c.get("gateway")],
+            "gateways": [str(c.get("gateway") or "") for c in configs if c.get("subnet")],
+            "ip_ranges": [str(c["ip_range"]) for c in configs if c.get("ip_range")],
+            "reserved": [str(a) for c in configs for a in dict(c.get("aux_addresses") or ()).values()],
             "enable_ipv6": bool(network.enable_ipv6),
             "options": dict(network.driver_opts),
             "labels": {
@@ -176,6 +178,7 @@ class NativeEngine:
         client.request(self.paths, project.name, {"op": "forget_network", "name": step.name}, start=False)
         try:
             os.unlink(f"{self.paths.networks}/{step.name}.json")
+            os.unlink(f"{self.paths.networks}/.{step.name}.lock")
         except FileNotFoundError:
             pass
         emit(Progress("network", step.name, "Removed", "done"))

@@ -165,6 +165,11 @@ class Addresses:
         self._owners[address] = owner
         return address
 
+    def hold(self, owner: str, address: int) -> None:
+        """An address that `owner` has by another's choice."""
+        self._past.pop(address, None)
+        self._owners.setdefault(address, owner)
+
     def release(self, owner: str) -> None:
         """Free what `owner` has."""
         if owner:

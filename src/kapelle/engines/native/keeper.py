@@ -26,10 +26,11 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from kapelle.engines.native import launcher, messages
+from kapelle.engines.native import launcher, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process, seccomp
+from kapelle.state.paths import Paths
 
 _RESTARTS_PER_MINUTE = 20
 
@@ -40,6 +41,8 @@ def main() -> None:
     process.set_name("kap-keeper")
     for name in ("HOME", "PATH", "LANG"):  # nothing of the caller's environment is ours to hand on
         os.environ.setdefault(name, "/")
+    if rung.current() != "R1":
+        rung.show(f"{Paths(*settings['paths']).run}/userns")
     run(settings, {name: int(fd) for name, fd in settings.pop("fds", {"listen": 3}).items()})
 
 

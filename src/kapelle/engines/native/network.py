@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from kapelle.engines.native import ipam, ports, uplink
@@ -19,6 +19,7 @@ from kapelle.engines.native.ipam import Addresses, Subnet
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.ports import PortSpec
 from kapelle.engines.native.proxy import TcpProxy, UdpProxy
+from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
@@ -111,6 +112,8 @@ class ProjectNetwork:
         self._attached: dict[str, _Attachment] = {}
         self._published: dict[str, list[_Published]] = {}
         self.names = Names()
+        self.elsewhere: Callable[[], list[str]] = list  # subnets of networks that may be shared with us later
+        self._neighbours: dict[str, dict[str, Neighbour]] = {}  # by network, by container id
         self._upstream = Upstream(loop, _RESOLV_CONF)
         self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
         try:
@@ -308,6 +311,7 @@ class ProjectNetwork:
     def _free_subnet(self, network: str) -> Subnet:
         """A subnet that collides with nothing the host knows, with the host's route to it made."""
         taken = self._uplink.taken()
+        taken += [ipam.parse_subnet(text) for text in self.elsewhere()]
         taken += [bridge.v4.subnet for bridge in self._networks.values() if bridge.v4 is not None]
         for server in read_servers(_RESOLV_CONF):  # a name server behind the default route must stay reachable
             number, bits = ipam.to_number(server.partition("%")[0])
@@ -373,6 +377,51 @@ class ProjectNetwork:
             if rules:
                 nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle) for r in rules])
         self._route.send((route.link_delete(bridge.index),))
+
+    # -- other projects on a network -----------------------------------------------------------------------------
+
+    def meet(self, network: str, neighbours: Sequence[Neighbour]) -> None:
+        """The containers of other projects on a network: their addresses are taken, their names answer."""
+        bridge = self._networks[network]
+        before = self._neighbours.get(network, {})
+        now = {n.id: n for n in neighbours}
+        for container_id in before.keys() - now.keys():
+            self.names.remove(container_id)
+            self._release(container_id)
+        for neighbour in (n for n in neighbours if before.get(n.id) != n):
+            for pool, text in ((bridge.v4, neighbour.ipv4), (bridge.v6, neighbour.ipv6)):
+                if pool is not None and text:
+                    pool.hold(neighbour.id, _asked(text))
+            home = Home(network, tuple(route.pack(t.partition("/")[0]) for t in neighbour[3:] if t))
+            self.names.add(neighbour.id, [(home, neighbour.aliases)], neighbour.name)
+        self._neighbours[network] = now
+
+    def wire(self, network: str, mark: str, netns: int) -> None:
+        """Join our bridge of a network with that of the project of `mark`, in its namespace. Raises OSError."""
+        bridge = self._networks[network]
+        far_bridge, tail = "br-" + bridge.spec.id[:12], bridge.spec.id[:5]
+        near_name, far_name = f"x{mark}{tail}", f"x{self._uplink.mark}{tail}"
+
+        def plug() -> None:
+            with route.open_route() as there:
+                far = route.link(there, far_name)
+                master = route.link(there, far_bridge)
+                if far is not None and master is not None:
+                    there.request(route.bridge_port(far.ifindex, master.ifindex, isolated=True))
+
+        def ready() -> bool:
+            with route.open_route() as there:
+                return route.link(there, far_bridge) is not None
+
+        if not namespaces.within(netns, self._home, ready):
+            return  # it is on the network and has not made its bridge yet: it wires itself to us then
+        error = self._route.send((route.veth(near_name, far_name, netns, master=bridge.index, mtu=bridge.mtu),))[0]
+        if error is not None and error.errno != errno.EEXIST:
+            raise error
+        near = route.link(self._route, near_name)
+        if near is not None:
+            self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
+            namespaces.within(netns, self._home, plug)
 
     # -- containers ----------------------------------------------------------------------------------------------
 

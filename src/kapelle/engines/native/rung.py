@@ -48,11 +48,12 @@ def _capable() -> bool:
     return bool(held >> _SYS_ADMIN & 1)
 
 
-def enter(wanted: str = "", *, witnessed: bool = False) -> str:
+def enter(wanted: str = "", *, witnessed: bool = False, shown: str = "") -> str:
     """Go to the best rung there is (not above `wanted`), by a user namespace where one is needed; the rung, or "".
 
     For a process with one thread. Does nothing where containers can be made already. Raises nothing. `witnessed`: a
-    child stays outside, to say who holds a port.
+    child stays outside, to say who holds a port. `shown`: the folder where keepers show their namespaces (`show`);
+    that of a living one is joined, so that a user's projects have one in common and can share networks.
     """
     have = current()
     if have or os.geteuid() == 0:
@@ -66,7 +67,8 @@ def enter(wanted: str = "", *, witnessed: bool = False) -> str:
         from kapelle.engines.native import witness
 
         witness.leave()
-    _enter(ids)
+    if not (shown and _join(shown, "R2" if ids.helpers[0] else "R3")):
+        _enter(ids)
     return current()
 
 
@@ -76,6 +78,40 @@ def _enter(ids: Ids) -> None:
         idmap.enter_ranges(ids.uids, ids.gids, ids.helpers, ns.CLONE_NEWNS)
     else:
         idmap.enter_single(0, 0, ns.CLONE_NEWNS)
+
+
+def show(folder: str) -> None:
+    """Let later commands find this process's user namespace."""
+    os.makedirs(folder, 0o700, exist_ok=True)
+    with open(f"{folder}/{os.getpid()}", "w") as f:
+        f.write(f"{process.start_time(os.getpid())} {current()}")
+
+
+def _join(folder: str, rung: str) -> bool:
+    """Enter the user namespace of a living keeper of ours that works on this rung; False when there is none."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    for name in names:
+        try:
+            with open(f"{folder}/{name}") as f:
+                started, works_on = f.read().split()
+            if process.start_time(int(name)) != int(started):
+                os.unlink(f"{folder}/{name}")
+                continue
+            if works_on != rung:
+                continue
+            fd = ns.open_of(int(name), "user")
+            try:
+                ns.setns(fd, ns.CLONE_NEWUSER)
+            finally:
+                os.close(fd)
+            ns.unshare(ns.CLONE_NEWNS)
+            return True
+        except (OSError, ValueError):
+            continue  # it has gone this moment
+    return False
 
 
 def ids_of_user() -> Ids:

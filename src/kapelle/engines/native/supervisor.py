@@ -21,9 +21,10 @@ import select
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
-from kapelle.engines.native import messages, rung
+from kapelle.engines.native import messages, rung, sharing
 from kapelle.engines.native.cgroups import ProjectCgroups
 from kapelle.engines.native.container import Container
 from kapelle.engines.native.keeper_files import exit_code
@@ -146,6 +147,7 @@ class Supervisor:
         self.waiters: list[Waiter] = []
         self.cgroups = ProjectCgroups(self.project)
         self.network: Any = None  # made when the first container needs one
+        self.shared: dict[str, list[str]] = {}  # network → other projects on it
         self.warned_lost: set[str] = set()
         self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
@@ -423,7 +425,9 @@ class Supervisor:
 
             known = dict(self.fds)
             self.network = ProjectNetwork(self.project, self.loop, f"{self.paths.run}/network", known)
+            self.network.elsewhere = lambda: sharing.subnets(self.paths)
             self._sync_fds()
+            sharing.show_netns(self.paths, self.project, self.fds["netns"])
         return self.network
 
     def _sync_fds(self) -> None:
@@ -459,9 +463,20 @@ class Supervisor:
                     previous6=before.ipv6 if before else "",
                 )
             )
-        endpoints = network.attach(
-            container.id, container.intent["name"], netns, tuple(wanted), (), tuple(container.intent["dns"])
-        )
+        shared = [row["network"] for row in container.intent["networks"] if self.shared.get(row["network"])]
+        with ExitStack() as locks:
+            for name in sorted(shared):
+                locks.enter_context(sharing.locked(self.paths, name))
+                network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
+            endpoints = network.attach(
+                container.id, container.intent["name"], netns, tuple(wanted), (), tuple(container.intent["dns"])
+            )
+            if shared:
+                container.status["networks"] = [list(e) for e in endpoints]
+                store.write_json(f"{container.directory}/status.json", container.status)
+        for name in shared:
+            self._wire(name)
+        sharing.tell(self.paths, sorted({p for name in shared for p in self.shared[name]}))
         ports: tuple[PublishedPort, ...] = ()
         if container.intent["ports"]:
             earlier = {(p[0], p[2], p[3]): p[1] for p in container.status["ports"]}
@@ -480,29 +495,63 @@ class Supervisor:
         from kapelle.engines.native.network import NetworkSpec
 
         path = f"{self.paths.networks}/{name}.json"
-        record = store.read_json(path)
-        if record is None:
-            raise KapelleError(f"network {name} not found", hint="kap up makes it again")
-        spec = NetworkSpec(
-            name=name,
-            id=record["id"],
-            driver=record["driver"],
-            internal=record["internal"],
-            subnets=tuple(record["subnets"]),
-            gateways=tuple(record["gateways"]),
-            enable_ipv6=record["enable_ipv6"],
-            options=tuple((k, v) for k, v in record["options"].items()),
-        )
-        filled = self.network.add_network(spec)
-        if (filled.subnets, filled.gateways) != (spec.subnets, spec.gateways):
-            record.update(subnets=list(filled.subnets), gateways=list(filled.gateways))
-            store.write_json(path, record)
+        with sharing.locked(self.paths, name):
+            record = store.read_json(path)
+            if record is None:
+                raise KapelleError(f"network {name} not found", hint="kap up makes it again")
+            changed = sharing.join(self.paths, record, self.project)
+            self.shared[name] = sharing.users_of(record, self.project)
+            spec = NetworkSpec(
+                name=name,
+                id=record["id"],
+                driver=record["driver"],
+                internal=record["internal"],
+                subnets=tuple(record["subnets"]),
+                gateways=tuple(record["gateways"]),
+                enable_ipv6=record["enable_ipv6"],
+                options=tuple((k, v) for k, v in record["options"].items()),
+                ip_ranges=tuple(record.get("ip_ranges", ())),
+                reserved=tuple(record.get("reserved", ())),
+            )
+            filled = self.network.add_network(spec)
+            if changed or (filled.subnets, filled.gateways) != (spec.subnets, spec.gateways):
+                record.update(subnets=list(filled.subnets), gateways=list(filled.gateways))
+                store.write_json(path, record)
+
+    def _wire(self, name: str) -> None:
+        """Join our bridge of a shared network with those of the other projects that are on it now."""
+        from kapelle.engines.native.uplink import mark_of
+
+        for project in self.shared[name]:
+            netns = sharing.netns_of(self.paths, project)
+            if netns < 0:
+                continue
+            try:
+                self.network.wire(name, mark_of(project, f"{self.paths.run}/network"), netns)
+            except OSError as e:
+                self.network.warnings.append(f"network {name} is not joined with project {project}: {e.strerror}")
+            finally:
+                os.close(netns)
+
+    def do_neighbours(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+        """Another project has changed something on a network that we share. Not answered."""
+        if self.network is None:
+            return
+        for name in list(self.shared):
+            record = store.read_json(f"{self.paths.networks}/{name}.json")
+            if record is None:
+                continue
+            self.shared[name] = sharing.users_of(record, self.project)
+            self.network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
+            self._wire(name)
 
     def detach(self, container: Container) -> None:
         if self.network is not None:
             self.network.unpublish(container.id)
             self.network.detach(container.id)
             self._sync_fds()
+            near = {p for row in container.intent["networks"] for p in self.shared.get(row["network"], ())}
+            self.loop.later(0, lambda: sharing.tell(self.paths, sorted(near)))  # once its end is written down
 
     def host_gateway(self) -> str:
         """The address under which containers reach the host; "" while there is no network."""
