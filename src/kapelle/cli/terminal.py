@@ -37,8 +37,8 @@ def connect(master: int, *, stdin: int = 0, stdout: int = 1, forward_input: bool
     before = signal.signal(signal.SIGWINCH, lambda *_: os.write(waker, b"w"))
     try:
         if saved is not None:
-            tty.setraw(stdin)
-        _resize(stdout, master)
+            tty.setraw(stdin, termios.TCSADRAIN)  # what is typed ahead stays
+        resize(stdout, master)
         return _copy(master, stdin if forward_input else -1, stdout, wake, detach)
     finally:
         signal.signal(signal.SIGWINCH, before)
@@ -48,7 +48,8 @@ def connect(master: int, *, stdin: int = 0, stdout: int = 1, forward_input: bool
         os.close(waker)
 
 
-def _resize(terminal: int, master: int) -> None:
+def resize(terminal: int, master: int) -> None:
+    """Give a container's terminal the size of the caller's."""
     size = size_of(terminal)
     if size is not None:
         try:
@@ -68,17 +69,17 @@ def _copy(master: int, stdin: int, stdout: int, wake: int, detach: bool) -> bool
         for fd, _ in poll.poll():
             if fd == wake:
                 os.read(wake, 64)
-                _resize(stdout, master)
+                resize(stdout, master)
             elif fd == master:
                 data = _read(master)
                 if not data:
                     return True
-                _write(stdout, data)
+                write(stdout, data)
             else:
                 data = os.read(stdin, 65536)
                 if not data:
                     poll.unregister(stdin)
-                    _write(master, b"\x04")
+                    write(master, b"\x04")
                     continue
                 data = held + data
                 held = b""
@@ -86,7 +87,7 @@ def _copy(master: int, stdin: int, stdout: int, wake: int, detach: bool) -> bool
                     return False
                 if detach and data.endswith(_DETACH[:1]):
                     held, data = data[-1:], data[:-1]
-                _write(master, data)
+                write(master, data)
 
 
 def _read(fd: int) -> bytes:
@@ -101,7 +102,8 @@ def _read(fd: int) -> bytes:
             raise
 
 
-def _write(fd: int, data: bytes) -> None:
+def write(fd: int, data: bytes) -> None:
+    """Write all, waiting where that is needed."""
     while data:
         try:
             data = data[os.write(fd, data) :]

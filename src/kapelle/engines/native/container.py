@@ -18,6 +18,7 @@ from kapelle.engines.native.health import Health
 from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
 from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
+from kapelle.engines.native.tap import Tap
 from kapelle.errors import KapelleError
 from kapelle.linux import process
 from kapelle.plan import lifecycle
@@ -58,6 +59,7 @@ class Container:
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
+        self.taps: list[tuple[Tap, Tap]] = []  # of those attached: stdout, stderr
 
     # ---- state ---------------------------------------------------------------------------------------------
 
@@ -156,11 +158,36 @@ class Container:
         if self.intent["tty"]:
             return []
         self._adopt_pipes()
-        streams = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
+        streams = [self._stdin() if self.intent["stdin_open"] else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
         for name in ("out", "err"):
             # A second open file description: O_NONBLOCK is ours alone. O_RDWR: never SIGPIPE, whoever dies.
             streams.append(os.open(self._fifo(name), os.O_RDWR | os.O_CLOEXEC))
         return streams
+
+    def _stdin(self) -> int:
+        """`stdin_open`: the reading end of a pipe; the keeper holds the other one for those who attach."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self.supervisor.fds[f"stdin:{self.id}"] = writing
+        self.supervisor.keeper.keep(f"stdin:{self.id}", writing)
+        return reading
+
+    def attach(self) -> tuple[bool, list[int]]:
+        """Is it on a terminal; the reading ends of its output from now on, and where to write for it if anywhere."""
+        out, err = Tap(self.supervisor.loop), Tap(self.supervisor.loop)
+        self.taps.append((out, err))
+        given = [out.reading, err.reading]
+        if self.intent["tty"]:
+            given.append(self.terminal)
+        elif f"stdin:{self.id}" in self.supervisor.fds:
+            given.append(self.supervisor.fds[f"stdin:{self.id}"])
+        return bool(self.intent["tty"]), given
+
+    def close_stdin(self) -> None:
+        """No more comes: its program reads the end of its standard input."""
+        fd = self.supervisor.fds.pop(f"stdin:{self.id}", -1)
+        if fd >= 0:
+            os.close(fd)
+            self.supervisor.keeper.drop(f"stdin:{self.id}")
 
     def _fifo(self, name: str) -> str:
         return f"{self.supervisor.run_dir}/{self.id[:12]}.{name}"
@@ -328,6 +355,10 @@ class Container:
             return False
         if not data:
             return False
+        if self.taps:
+            self.taps = [t for t in self.taps if not t[0].closed]
+            for out, err in self.taps:
+                (err if stream == "stderr" else out).feed(data)
         try:
             self._writer().feed(stream, data, time.time_ns())
         except OSError:
@@ -445,6 +476,10 @@ class Container:
             except OSError:
                 pass
         self._drop_terminal()
+        self.close_stdin()
+        for tap in (t for pair in self.taps for t in pair):
+            tap.end()
+        self.taps.clear()
         self.terminal_given = False
         self.supervisor.detach(self)
         self.supervisor.cgroups.remove(self.id)

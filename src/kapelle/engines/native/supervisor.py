@@ -9,7 +9,8 @@ Requests (engines.native.messages), one answer each unless said:
   {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}    {"op": "forget", "id"}
   {"op": "wait", "ids", "until": running|healthy|ready|exited}: answers {"ok", "results": {id: status}}
   {"op": "exec", "id", "args", …} + streams: {"pid"} (+ terminal), then {"exit": code}
-  {"op": "forget_network", "name"}    {"op": "ping"}    {"op": "quit"}
+  {"op": "attach", "id"}: {"tty", "stdin"} + ends of its stdout and stderr to read, of its stdin or terminal to write
+  {"op": "close_stdin", "id"}    {"op": "forget_network", "name"}    {"op": "ping"}    {"op": "quit"}
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _IDLE = 0.3  # seconds without containers and clients before it leaves
+_STREAMS = ("tty:", "stdin:")  # beginnings of the names of containers' descriptors in the keeper's store
 _DEAD = ("exited", "created", "dead")
 
 
@@ -381,6 +383,20 @@ class Supervisor:
         self.keeper.watch(pid, ended)
         client.answer({"pid": pid})
 
+    def do_attach(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        container = self._the(message)
+        if container.state != "running":
+            client.answer({"error": f"container {container.intent['name']} is {container.state}", "code": 1})
+            return
+        tty, given = container.attach()
+        client.answer({"ok": True, "tty": tty, "stdin": len(given) > 2}, tuple(given))
+        for fd in given[:2]:
+            os.close(fd)
+
+    def do_close_stdin(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        self._the(message).close_stdin()
+        client.answer({"ok": True})
+
     # ---- what containers ask -------------------------------------------------------------------------------
 
     def join(self, container: Container, wanted: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
@@ -432,12 +448,12 @@ class Supervisor:
 
     def _sync_fds(self) -> None:
         """Give the keeper the network's new descriptors, take back those it no longer needs."""
-        have = {n: fd for n, fd in self.network.fds.items() if n != "listen" and not n.startswith("tty:")}
+        have = {n: fd for n, fd in self.network.fds.items() if n != "listen" and not n.startswith(_STREAMS)}
         for name, fd in have.items():
             if self.fds.get(name) != fd:
                 self.fds[name] = fd
                 self.keeper.keep(name, fd)
-        for name in [n for n in self.fds if n not in have and n != "listen" and not n.startswith("tty:")]:
+        for name in [n for n in self.fds if n not in have and n != "listen" and not n.startswith(_STREAMS)]:
             del self.fds[name]
             self.keeper.drop(name)
 
