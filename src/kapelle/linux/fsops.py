@@ -57,6 +57,8 @@ class Bind(NamedTuple):
     recursive: bool = True
     propagation: str = ""
     copy_up: bool = False  # a new volume: what the image has at `target` is copied into it first
+    inside: str = ""  # a path below `source`, of which links lead nowhere else
+    read_only_below: bool = True  # of a read-only one: what is mounted below it too
 
 
 class Tmpfs(NamedTuple):
@@ -65,7 +67,15 @@ class Tmpfs(NamedTuple):
     flags: int = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
 
 
-Op = Bind | Tmpfs
+class Stack(NamedTuple):
+    """An image's layers, lowest first, seen as one read-only tree, or `inside` of it (no link is on that way)."""
+
+    lowers: tuple[str, ...]
+    target: str
+    inside: str = ""
+
+
+Op = Bind | Tmpfs | Stack
 
 
 def in_order(ops: list[Op]) -> list[Op]:
@@ -106,14 +116,51 @@ def mount_overlay(overlay: Overlay) -> None:
 def clone_tree(bind: Bind) -> int:
     """A detached copy of a bind's source, read-only if asked (open_tree(2), mount_setattr(2)). Linux 5.12."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_RECURSIVE if bind.recursive else 0)
-    fd = libc.syscall(libc.SYS_open_tree, -100, bind.source.encode(), flags, call="open_tree", subject=bind.source)
+    if bind.inside:
+        fd = _clone_below(bind.source, bind.inside, flags)
+    else:
+        fd = libc.syscall(libc.SYS_open_tree, -100, bind.source.encode(), flags, call="open_tree", subject=bind.source)
     try:
         if bind.read_only:
-            m.set_attributes(fd, m.MOUNT_ATTR_RDONLY, recursive=bind.recursive)
+            m.set_attributes(fd, m.MOUNT_ATTR_RDONLY, recursive=bind.recursive and bind.read_only_below)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def _clone_below(root: str, path: str, flags: int) -> int:
+    """open_tree(2) of a path below `root` whose links are resolved as if that were / (openat2(2) RESOLVE_IN_ROOT)."""
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        place = libc.open_in_root(top, path.lstrip("/"), os.O_PATH | os.O_CLOEXEC)
+        try:
+            return libc.syscall(
+                libc.SYS_open_tree, place, b"", flags | _AT_EMPTY_PATH, call="open_tree", subject=f"{root}/{path}"
+            )
+        finally:
+            os.close(place)
+    finally:
+        os.close(top)
+
+
+def stack_tree(stack: Stack, *, userxattr: bool) -> int:
+    """The layers as a detached read-only tree."""
+    options: list[tuple[str, str | None]] = [("userxattr", None)] if userxattr else []
+    if len(stack.lowers) == 1:
+        fd = clone_tree(Bind(stack.lowers[0], "", read_only=True))
+    else:
+        lowers: list[tuple[str, str | None]] = [("lowerdir+", path) for path in reversed(stack.lowers)]
+        fd = m.fsopen_tree("overlay", [*lowers, *options], m.MOUNT_ATTR_RDONLY)
+    if not stack.inside:
+        return fd
+    try:
+        return libc.syscall(
+            libc.SYS_open_tree, fd, stack.inside.encode(), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | 0x100,
+            call="open_tree", subject=stack.inside,
+        )  # fmt: skip
+    finally:
+        os.close(fd)
 
 
 def attach_tree(fd: int, target: str) -> None:

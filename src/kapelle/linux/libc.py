@@ -42,3 +42,25 @@ def syscall(number: int, *args: int | bytes | None, call: str = "syscall", subje
     if result < 0:
         raise_errno(call, subject)
     return result
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+
+
+def open_in_root(root: int, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_IN_ROOT: `root` is / for every link and every "..". Linux 5.6."""
+    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    result: int = _syscall(
+        ctypes.c_long(SYS_openat2),
+        ctypes.c_int(root),
+        ctypes.c_char_p(path.encode()),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if result < 0:
+        raise_errno("openat2", path)
+    return result

@@ -109,6 +109,7 @@ class Container:
         run = int(self.status["run"]) + 1
         supervisor = self.supervisor
         self._write_files(())
+        supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["rung"] = supervisor.rung
@@ -481,6 +482,7 @@ class Container:
             tap.end()
         self.taps.clear()
         self.terminal_given = False
+        self.supervisor.volumes.release(self.id)
         self.supervisor.detach(self)
         self.supervisor.cgroups.remove(self.id)
         self.status["ports"] = []
@@ -573,6 +575,10 @@ class Container:
                 self._hold_terminal(os.dup(master))
         else:
             self._adopt_pipes()
+        try:
+            self.supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
+        except KapelleError:
+            pass  # it has its own mount of it
         self.supervisor.loop.add(self.pidfd, self._gone)
         self.supervisor.keeper.watch(pid, self._keeper_saw_exit)
         if self.intent["launch"]["namespaces"]["net"] == "own":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, spec, volumes
+from kapelle.engines.native import client, messages, records, removal, secretplace, spec, volumes
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -45,6 +45,7 @@ class NativeEngine:
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
+        self._turns: dict[str, Any] = {}  # service → lock, for its pre_start hooks
         self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
             steps.PullImage: self._pull,
@@ -246,6 +247,7 @@ class NativeEngine:
         directory = self.paths.container(project.name, container_id)
         data = self.paths.container_data(container_id)
         made: list[str] = []
+        borrowed, shown = self._borrowed(project, service, emit)
         try:
             for place in (f"{data}/upper", f"{data}/work", f"{data}/merged"):
                 files.make_directory(place, 0o711)
@@ -268,7 +270,7 @@ class NativeEngine:
                         "work": f"{data}/work",
                         "merged": f"{data}/merged",
                     },
-                    volumes=self._volumes(step, project, image, made),
+                    volumes=self._volumes(step, project, image, made, {row["target"] for row in borrowed}),
                     files=self._files(project, service, container_id),
                     state_dir=directory,
                     version=COMPOSE_VERSION,
@@ -279,6 +281,7 @@ class NativeEngine:
                     containers=self._sharing(project, service),
                 ),
             )
+            self._place_borrowed(intent, borrowed, shown)
             self._finish_security(intent, service)
             self._note_rung(intent, image, emit)
             if not intent["command"]:
@@ -317,6 +320,31 @@ class NativeEngine:
             layers = Rootfs(tuple(self.store.layer_dirs(image)))
             intent["launch"]["users"] = single.prepare(intent, layers.read)
 
+    def _borrowed(self, project: Project, service: Service, emit: Emit) -> tuple[list[dict[str, Any]], list[list[str]]]:
+        """Mounts of other containers and of images: (to make, as shown)."""
+        if not service.volumes_from and all(m.type != "image" for m in service.mounts):
+            return [], []
+        from kapelle.engines.native import borrowed
+
+        rows, shown = borrowed.of_others(
+            service, project.name, self.containers(), lambda c: self._intent(c.project, c.id)
+        )
+        own = {m.target for m in service.mounts}
+        images = borrowed.of_images(
+            service, self.store, lambda name: self.images.get(name, emit, policy="missing", project=project)
+        )
+        return [r for r in rows if r["target"] not in own] + images, [r for r in shown if r[2] not in own]
+
+    def _place_borrowed(self, intent: dict[str, Any], rows: list[dict[str, Any]], shown: list[list[str]]) -> None:
+        mounts = intent["launch"]["mounts"]
+        mounts += rows
+        intent["mounts"] += shown
+        for row in mounts:  # volumes whose content is a file system of their own
+            name = next((n for kind, n, target in intent["mounts"] if kind == "volume" and target == row["target"]), "")
+            wanted = volumes.filesystem(self.paths, name) if name else None
+            if wanted is not None:
+                row["filesystem"] = wanted
+
     def _refuse_name_of_another(self, step: steps.CreateContainer) -> None:
         if not (step.service.container_name or step.oneoff):
             return
@@ -331,7 +359,7 @@ class NativeEngine:
                 )
 
     def _volumes(
-        self, step: steps.CreateContainer, project: Project, image: Image, made: list[str]
+        self, step: steps.CreateContainer, project: Project, image: Image, made: list[str], covered: set[str]
     ) -> dict[str, tuple[str, str]]:
         """Mount target → (volume, folder). Anonymous ones follow from the replaced container, or are made."""
         names = {v.key: v.name for v in project.volumes}
@@ -339,7 +367,7 @@ class NativeEngine:
         if step.replaces is not None and not step.renew_anonymous:
             carried = {target: source for kind, source, target in step.replaces.mounts if kind == "volume"}
         found: dict[str, tuple[str, str]] = {}
-        targets = set()
+        targets = set(covered)
         for mount in step.service.mounts:
             targets.add(mount.target)
             if mount.type != "volume":
@@ -372,7 +400,10 @@ class NativeEngine:
         grants = [("config", g) for g in service.configs] + [("secret", g) for g in service.secrets]
         for kind, grant in grants:
             source = sources[kind, grant.source]
-            if source.file:
+            if source.file and (grant.uid, grant.gid, grant.mode) != (None, None, None) and os.path.isfile(source.file):
+                with open(source.file, "rb") as f:  # its owner and mode are the grant's: a copy of its own
+                    found[grant.target] = self._private(project.name, container_id, kind, source.key, f.read(), grant)
+            elif source.file:
                 if not os.path.exists(source.file):
                     raise EngineError(
                         f'{kind} "{source.key}": {source.file} does not exist',
@@ -392,12 +423,21 @@ class NativeEngine:
                 where=source.where,
                 hint="give it by file:, environment: or content:",
             )
-        folder = f"{self.paths.project_run(project)}/files/{container_id}"
+        return self._private(project, container_id, kind, source.key, source.content.encode(), grant)
+
+    def _private(self, project: str, container_id: str, kind: str, key: str, data: bytes, grant: FileGrant) -> str:
+        """A file in memory that only this container has."""
+        for number in (grant.uid, grant.gid):
+            if number is not None and not str(number).isdigit():
+                raise EngineError(
+                    f'{kind} "{key}": {number!r} is no uid or gid', hint="use a number, as users of the image have them"
+                )
+        folder = f"{secretplace.folder(self.paths, project)}/{container_id}"
         files.make_directory(folder)
-        path = f"{folder}/{kind}-{source.key}"
+        path = f"{folder}/{kind}-{key}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, source.content.encode())
+            os.write(fd, data)
             idmap.chown(fd, int(grant.uid or 0), int(grant.gid or 0))
             os.fchmod(fd, 0o444 if grant.mode is None else grant.mode)
         finally:
@@ -473,6 +513,8 @@ class NativeEngine:
         emit(Progress("container", step.name, "Starting", because=step.because))
         container = self._named(project, step.name)
         service = project.service(container.service)
+        if service is not None and service.pre_start and not container.oneoff:
+            self._pre_start(project, service, container, emit)
         try:
             client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
@@ -482,6 +524,24 @@ class NativeEngine:
             raise
         self._hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
+
+    def _pre_start(self, project: Project, service: Service, container: Container, emit: Emit) -> None:
+        from kapelle.engines.native import prestart
+
+        with self._holding:
+            turn = self._turns.setdefault(service.name, allocate_lock())
+        with turn:  # replicas start side by side: one of them runs what is run once
+            prestart.run(self, project, service, container, emit)
+
+    def run_to_end(self, project: Project, name: str, emit: Emit) -> int:
+        """Start a created container and wait for its exit code."""
+        container = self._named(project, name)
+        emit(Progress("container", name, "Starting"))
+        client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        answer = client.request(self.paths, project.name, {"op": "wait", "ids": [container.id], "until": "exited"})
+        code = int(answer["results"].get(container.id, {"exit_code": 137})["exit_code"])
+        emit(Progress("container", name, "Exited", "done"))
+        return code
 
     def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)
@@ -525,6 +585,11 @@ class NativeEngine:
         emit(Progress("container", step.name, "Restarting", because=step.because))
         container = self._named(project, step.name)
         if container.alive:
+            if container.status == "running":
+                try:
+                    self._hooks(container, "pre_stop", emit)
+                except EngineError as e:
+                    emit(Notice(e.what))
             client.request(self.paths, project.name, self._stop_message(container, step.timeout))
         client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         self._hooks(container, "post_start", emit)

@@ -124,6 +124,8 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.mount_overlay(overlay)
     ops = fsops.in_order([_op(row) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
+    for stack in (op for op in ops if isinstance(op, fsops.Stack)):
+        trees[stack.target] = fsops.stack_tree(stack, userxattr=spec["rung"] != "R1")
     # In a user namespace a device node can't be made: the host's own is bound in its place.
     host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
     devices = [(_open_device(row["source"]), _device_tree(spec, row["source"]), row) for row in spec["devices"]]
@@ -367,6 +369,8 @@ def _spare_apt_its_user() -> None:
 
 
 def _op(row: Spec) -> fsops.Op:
+    if row["type"] == "image":
+        return fsops.Stack(tuple(row["lowers"]), row["target"], row["inside"])
     if row["type"] == "tmpfs":
         return fsops.Tmpfs(row["target"], row.get("options", ""), row.get("flags", fsops.Tmpfs("").flags))
     return fsops.Bind(
@@ -376,6 +380,8 @@ def _op(row: Spec) -> fsops.Op:
         row.get("recursive", True),
         row.get("propagation", ""),
         row.get("copy_up", False),
+        row.get("subpath", ""),
+        bool(row.get("read_only_below", True)),
     )
 
 
@@ -385,6 +391,10 @@ def _place(op: fsops.Op, trees: dict[str, int]) -> None:
         return
     fd = trees[op.target]
     target = fsops.make_target(op.target, directory=_is_directory(fd))
+    if isinstance(op, fsops.Stack):
+        fsops.attach_tree(fd, target)
+        os.close(fd)
+        return
     if op.copy_up:
         _fill_volume(fd, target)
     fsops.attach_tree(fd, target)

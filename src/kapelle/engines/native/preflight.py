@@ -43,12 +43,12 @@ def _publishes(wanted: tuple[steps.Step, ...], name: str) -> bool:
 def _bind_sources(service: Service, project: Project) -> list[KapelleError]:
     mistakes: list[KapelleError] = []
     for number, mount in enumerate(service.mounts):
-        if mount.type not in ("bind", "volume", "tmpfs"):
+        if mount.type not in ("bind", "volume", "tmpfs", "image"):
             mistakes.append(
                 EngineError(
                     f'service "{service.name}": a mount of type {mount.type} can\'t be made here',
                     where=service.where.get(f"volumes[{number}]"),
-                    hint="use bind, volume or tmpfs",
+                    hint="use bind, volume, tmpfs or image",
                     code="KAP320",
                 )
             )

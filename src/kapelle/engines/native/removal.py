@@ -6,6 +6,7 @@ import os
 import stat
 from typing import Any
 
+from kapelle.engines.native import secretplace
 from kapelle.engines.native import volumes as volumes_module
 from kapelle.state import store
 from kapelle.state.paths import Paths
@@ -23,7 +24,7 @@ def remove_container(paths: Paths, project: str, intent: dict[str, Any], *, volu
         for name in intent["anonymous"]:
             volumes_module.remove(paths, name)
     store.remove_tree(directory)
-    store.remove_tree(f"{paths.project_run(project)}/files/{intent['id']}")
+    secretplace.remove(paths, project, intent["id"])
 
 
 def sweep(paths: Paths, project: str) -> None:

@@ -243,9 +243,8 @@ def _mounts(service: Service, inputs: Inputs) -> list[dict[str, Any]]:
             rows.append(_tmpfs(mount))
         elif mount.type == "volume":
             _, path = inputs.volumes[mount.target]
-            if mount.subpath:
-                path = f"{path}/{mount.subpath}"
-            rows.append(_bind(path, mount, copy_up=not mount.nocopy))
+            row = _bind(path, mount, copy_up=not mount.nocopy and not mount.subpath)
+            rows.append({**row, "subpath": mount.subpath} if mount.subpath else row)
         elif mount.type == "bind":
             rows.append(_bind(mount.source, mount))
     for target, (_, path) in inputs.volumes.items():
@@ -263,6 +262,7 @@ def _bind(source: str, mount: Mount, *, copy_up: bool = False) -> dict[str, Any]
         "target": mount.target,
         "read_only": mount.read_only,
         "recursive": mount.recursive != "disabled",
+        "read_only_below": mount.recursive != "writable",
         "propagation": mount.propagation,
         "copy_up": copy_up,
     }

@@ -32,6 +32,7 @@ from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.supervisor_events import append_event
+from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
 from kapelle.linux import process
 from kapelle.plan.observed import Endpoint, PublishedPort
@@ -151,6 +152,7 @@ class Supervisor:
         self.network: Any = None  # made when the first container needs one
         self.shared: dict[str, list[str]] = {}  # network → other projects on it
         self.warned_lost: set[str] = set()
+        self.volumes = VolumeMounts()
         self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
     # ---- life ----------------------------------------------------------------------------------------------

@@ -59,16 +59,35 @@ def create(
 
 
 def _device(name: str, options: dict[str, str]) -> str:
-    """The folder that driver_opts bind as the volume; "" without them. EngineError for what can't be mounted here."""
+    """The folder that driver_opts bind as the volume; "" without one. EngineError for what can't be a volume."""
     if not options:
         return ""
-    if "bind" in options.get("o", "").split(",") and options.get("device"):
+    unknown = sorted(set(options) - {"type", "o", "device"})
+    if unknown:
+        raise EngineError(
+            f'volume "{name}": driver_opts {unknown[0]} is not known', hint="type, o and device are", code="KAP320"
+        )
+    words = options.get("o", "").split(",")
+    if "bind" in words or "rbind" in words:
+        if not options.get("device", "").startswith("/"):
+            raise EngineError(
+                f'volume "{name}": driver_opts device is no folder of this machine',
+                hint="device: /FOLDER",
+                code="KAP320",
+            )
         return options["device"]
-    raise EngineError(
-        f'volume "{name}": driver_opts {", ".join(f"{k}={v}" for k, v in options.items())} can\'t be honoured here',
-        hint="type: none, o: bind and device: FOLDER are; or leave driver_opts out",
-        code="KAP320",
-    )
+    if not options.get("type") or options["type"] == "none":
+        raise EngineError(f'volume "{name}": driver_opts want a type', hint="type: tmpfs, nfs, ext4 …", code="KAP320")
+    return ""
+
+
+def filesystem(paths: Paths, name: str) -> dict[str, str] | None:
+    """What has to be mounted before the volume can be used; None for a folder."""
+    record: dict[str, Any] | None = store.read_json(f"{paths.data}/volumes/{name}/volume.json")
+    options = (record or {}).get("options") or {}
+    if not options or _device(name, options):
+        return None
+    return {"name": name, "type": options["type"], "device": options.get("device", ""), "o": options.get("o", "")}
 
 
 def location(paths: Paths, name: str) -> str:
