@@ -18,6 +18,7 @@ from kapelle.model.service import (
     Mount,
     NetworkAttachment,
     Port,
+    Probe,
     Service,
     Ulimit,
 )
@@ -75,6 +76,7 @@ def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection
             if v.get("required", True) or k in known
         ),
         healthcheck=_health(tree["healthcheck"]) if tree.get("healthcheck") else None,
+        probe=_probe(tree),
         restart=_restart(tree, deploy),
         scale=_scale(tree, deploy),
         container_name=tree.get("container_name", ""),
@@ -313,6 +315,14 @@ def _health(tree: Map) -> HealthCheck:
         start_period=_seconds(tree.get("start_period")),
         start_interval=_seconds(tree.get("start_interval")),
     )
+
+
+def _probe(tree: Map) -> Probe | None:
+    if "x-kap-probe" not in tree:
+        return None
+    from kapelle.compose import probe
+
+    return probe.read(tree, lambda *_: None)  # what is wrong with it was told when the tree was checked
 
 
 def _restart(tree: Map, deploy: Any) -> str:

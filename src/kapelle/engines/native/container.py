@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kapelle.engines.native import hosts, messages
+from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
 from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
@@ -24,6 +24,7 @@ from kapelle.plan import lifecycle
 from kapelle.state import store
 
 if TYPE_CHECKING:
+    from kapelle.engines.native.probes import LogWatch
     from kapelle.engines.native.supervisor import Supervisor
 
 _PIPE = 1 << 18  # bytes a container may write ahead of the supervisor
@@ -31,6 +32,7 @@ _READ = 1 << 18
 _EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
 _F_SETPIPE_SZ = 1031
+_EARLY = 100_000_000  # ns: lines that a program wrote before its start was told
 _SETTLED = 0.5  # seconds after which a program has set up its signal handlers
 
 Answer = Callable[[dict[str, Any]], None]
@@ -54,6 +56,7 @@ class Container:
         self.start_error: dict[str, Any] | None = None
         self.logs: Writer | None = None
         self.health: Health | None = None
+        self.log_watch: LogWatch | None = None  # for an x-kap-probe of this run's output
         self.restarts = lifecycle.RestartState()
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
@@ -107,6 +110,7 @@ class Container:
         run = int(self.status["run"]) + 1
         supervisor = self.supervisor
         self._write_files(())
+        self._watch_log()
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["cgroups"] = supervisor.cgroups.create(self.id, self.intent["limits"])
@@ -141,6 +145,18 @@ class Container:
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)
         supervisor.loop.add(ours.fileno(), self._on_sync)
+
+    def _watch_log(self) -> None:
+        probe = (self.intent["healthcheck"] or {}).get("probe") or {}
+        if probe.get("kind") != "log":
+            return
+        from kapelle.engines.native.probes import LogWatch
+
+        def matched() -> None:
+            # Not from within the reading of a line: what follows may end this very reader.
+            self.supervisor.loop.later(0, lambda: self.health.hurry() if self.health is not None else None)
+
+        self.log_watch = LogWatch(probe["pattern"], matched)
 
     def _namespace(self, mode: str) -> str:
         if not mode.startswith("container:"):
@@ -327,6 +343,8 @@ class Container:
             return False
         if not data:
             return False
+        if self.log_watch is not None:
+            self.log_watch.feed(stream, data)
         try:
             self._writer().feed(stream, data, time.time_ns())
         except OSError:
@@ -549,6 +567,11 @@ class Container:
             except (OSError, KapelleError):
                 pass  # it ended just now; _gone tells
         if self.intent["healthcheck"]:
+            self._watch_log()
+            if self.log_watch is not None:
+                since = int(float(self.status["started"]) * 1e9) - _EARLY
+                for record in logs.read(f"{self.directory}/log", since=since):
+                    self.log_watch.feed(record.stream, record.text + b"\n")
             self.health = Health(self.supervisor, self)
             self.health.begin(resumed=True)
 

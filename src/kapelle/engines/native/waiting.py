@@ -127,7 +127,11 @@ def _place(project: Project, step: steps.WaitFor) -> Position | None:
     service = project.service(step.wanted_by) if step.wanted_by else project.service(step.service)
     if service is None:
         return None
-    for path in (f"depends_on.{step.service}", "depends_on") if step.wanted_by else ("healthcheck", ""):
+    for path in (
+        (f"depends_on.{step.service}", "depends_on")
+        if step.wanted_by
+        else ("healthcheck.test", "healthcheck", "x-kap-probe", "")
+    ):
         if path in service.where:
             return service.where[path]
     return None
