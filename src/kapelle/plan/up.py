@@ -59,6 +59,7 @@ class _Up:
         self.have = order.by_service(c for c in observed.containers if not c.oneoff)
         self.made: dict[str, list[str]] = {}  # service -> keys of its create and recreate steps
         self.started: dict[str, list[str]] = {}  # service -> keys of its start steps
+        self.waited: dict[str, list[str]] = {}  # service -> keys of its dependents' waits
         self.names: dict[str, list[str]] = {}  # service -> containers after the plan
 
     def plan(self) -> Plan:
@@ -181,6 +182,7 @@ class _Up:
                 timeout=self.options.wait_timeout or None,
             )
             keys.append(self.builder.add(step, STARTING, before))
+            self.waited.setdefault(dependency.service, []).append(keys[-1])
         return keys
 
     def _restart_dependents(self) -> None:
@@ -220,7 +222,9 @@ class _Up:
             step = steps.WaitFor(
                 service.name, names, condition, because="--wait", timeout=self.options.wait_timeout or None
             )
-            self.builder.add(step, STARTING, self.started.get(service.name, ()))
+            # after its dependents' own waits: when both fail, theirs tells the chain
+            before = [*self.started.get(service.name, ()), *self.waited.get(service.name, ())]
+            self.builder.add(step, STARTING, before)
 
     def _remove(self, container: Container, because: str) -> None:
         after = []
