@@ -27,7 +27,8 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP201": (
         "a published port is taken",
         "Another program listens on the address and port that a service publishes; nothing was created. Stop the "
-        "holder that the message names, or publish another port: the left number under ports:.",
+        "holder that the message names, or publish another port: the left number under ports:. kap up --ports=auto "
+        "(or KAP_PORTS=auto) takes a free one instead and remembers it; kap ps and kap port show which.",
     ),
     "KAP202": (
         "a name or address is taken",

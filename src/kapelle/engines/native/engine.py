@@ -12,7 +12,7 @@ import socket
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, spec, volumes
@@ -29,6 +29,9 @@ from kapelle.plan.observed import Container, Observed, ObservedImage, ObservedNe
 from kapelle.state import store as files
 from kapelle.state.paths import Paths
 
+if TYPE_CHECKING:
+    from kapelle.engines.native.portchoice import Choice
+
 _LAST_LINES = 5
 
 
@@ -41,6 +44,8 @@ class NativeEngine:
         self.paths = paths
         self.environ = environ
         self.strict = environ.get("KAP_COMPAT") == "strict"
+        self.auto_ports = environ.get("KAP_PORTS") == "auto"
+        self._ports: dict[str, list[Choice]] = {}  # by container: where its ports go that are taken
         self.store = Store(paths.images)
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
@@ -102,7 +107,9 @@ class NativeEngine:
 
         if any(not isinstance(s, steps.PullImage) for s in wanted):
             rung.require()
-        preflight.check(self.paths, wanted, project)
+        # A plan is performed in parts: what was chosen for the whole holds for each.
+        todo = tuple(s for s in wanted if getattr(s, "name", "") not in self._ports)
+        self._ports.update(preflight.check(self.paths, todo, project, auto_ports=self.auto_ports))
 
     def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         self._perform[type(step)](step, project, emit)
@@ -232,6 +239,12 @@ class NativeEngine:
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
         service = step.service
+        if self._ports.get(step.name):
+            from kapelle.engines.native import portchoice
+
+            for choice in self._ports[step.name]:
+                emit(Notice(portchoice.text_of(service.name, choice), level="info"))
+            service = portchoice.moved(service, self._ports[step.name])
         reference = project.image_of(service)
         image = self.images.resolved(reference) or self.store.find(reference)
         if image is None:
@@ -455,6 +468,8 @@ class NativeEngine:
         emit(Progress("container", step.name, "Starting", because=step.because))
         container = self._named(project, step.name)
         service = project.service(container.service)
+        if step.name in self._ports and service is not None:
+            self._move_ports(container, service, emit)
         try:
             client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
@@ -464,6 +479,16 @@ class NativeEngine:
             raise
         self._hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
+
+    def _move_ports(self, container: Container, service: Service, emit: Emit) -> None:
+        """--ports=auto for a container that is there: it is told before its start, if it was not made just now."""
+        from kapelle.engines.native import portchoice
+
+        choices = self._ports[container.name]
+        if not container.alive and portchoice.move(self.paths, container.project, container.id, service, choices):
+            client.request(self.paths, container.project, {"op": "forget", "id": container.id}, start=False)
+            for choice in choices:
+                emit(Notice(portchoice.text_of(service.name, choice), level="info"))
 
     def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)
