@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import pairwise
 
 import pytest
 
+from tests.checks import wait_until
 from tests.scenarios.conftest import Kap
+from tests.scenarios.test_kills import kill
 
 pytestmark = pytest.mark.root
 
@@ -92,3 +95,79 @@ def test_an_unhealthy_dependency_is_told_with_its_last_probe(kap: Kap) -> None:
     for said in ("KAP302", "echo no answer; exit 7", "exit 7: no answer", "last lines  up", "web -> db"):
         assert said in done.err, (said, done)
     assert "x-kap-probe" not in done.err
+
+
+# ---- restarts ---------------------------------------------------------------------------------------
+
+
+def runs(kap: Kap, service: str) -> list[float]:
+    """When each run of a service began, from lines of output that hold the time since boot."""
+    return [float(line) for line in kap.ok("logs", "--no-log-prefix", service).out.split()]
+
+
+CLOCK = "read up _ < /proc/uptime; echo $$up"
+
+
+def test_restarts_follow_the_policys_delay_attempts_and_window(kap: Kap) -> None:
+    kap.file(
+        f"services:\n  fixed:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; exit 3']\n"
+        "    deploy: {restart_policy: {condition: on-failure, delay: 1s, max_attempts: 2}}\n"
+        f"  growing:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; exit 4']\n    restart: on-failure:4\n"
+        f"  forgiven:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; sleep 0.4; exit 1']\n"
+        "    deploy: {restart_policy: {condition: any, delay: 0s, max_attempts: 1, window: 300ms}}\n"
+        f"  good:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; exit 0']\n    restart: on-failure\n"
+    )
+    told = kap.ok("up", "-d").err
+    assert "not honoured" not in told
+    wait_until(lambda: kap.state(f"{kap.folder.name}-fixed-1") == "exited", 20)
+    wait_until(lambda: kap.state(f"{kap.folder.name}-growing-1") == "exited", 20)
+    began = runs(kap, "fixed")
+    assert len(began) == 3
+    assert all(b - a >= 0.9 for a, b in pairwise(began)), "not before the delay has passed"
+    began = runs(kap, "growing")
+    assert len(began) == 5
+    assert began[4] - began[3] > began[1] - began[0] + 0.5, "0.1, 0.2, 0.4, 0.8 seconds"
+    assert len(runs(kap, "good")) == 1
+    wait_until(lambda: len(runs(kap, "forgiven")) > 3, 20)
+    row = kap.ps()[f"{kap.folder.name}-growing-1"]
+    assert (row["State"], row["ExitCode"]) == ("exited", 4)
+
+
+def test_a_container_between_two_runs_is_restarting_with_its_exit_code_and_can_be_stopped(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    command: [sh, -c, 'exit 5']\n"
+        "    deploy: {restart_policy: {condition: any, delay: 1h}}\n"
+    )
+    kap.ok("up", "-d")
+    name = f"{kap.folder.name}-a-1"
+    wait_until(lambda: kap.state(name) == "restarting")
+    assert kap.ps()[name]["Status"].startswith("Restarting (5) ")
+    kap.ok("stop", "-t", "0")
+    assert kap.state(name) == "exited"
+    kap.ok("start")
+    wait_until(lambda: kap.state(name) == "restarting")
+
+
+@pytest.mark.parametrize("victims", [("kap-supervisor",), ("kap-keeper",)])
+@pytest.mark.parametrize("policy", ["always", "unless-stopped"])
+def test_restarts_and_their_count_outlive_our_processes(kap: Kap, victims: tuple[str, ...], policy: str) -> None:
+    kap.file(
+        f"services:\n  a:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; exit 1']\n    restart: {policy}\n"
+        f"  b:\n    image: busybox\n    command: [sh, -c, '{CLOCK}; exit 1']\n    restart: on-failure:4\n"
+    )
+    kap.ok("up", "-d")
+    wait_until(lambda: len(runs(kap, "a")) >= 3)
+    kill(kap, *victims)
+    before = len(runs(kap, "a"))
+    wait_until(lambda: len(runs(kap, "a")) > before, 20)
+    wait_until(lambda: kap.state(f"{kap.folder.name}-b-1") == "exited", 20)
+    assert len(runs(kap, "b")) == 5, "four restarts, whoever counted them"
+
+
+def test_what_was_stopped_or_killed_by_hand_stays_down(kap: Kap) -> None:
+    kap.file(f"services:\n  a: {{{IDLE}, restart: always}}\n  b: {{{IDLE}, restart: unless-stopped}}\n")
+    kap.ok("up", "-d")
+    kap.ok("stop", "-t", "0", "a")
+    kap.ok("kill", "b")
+    kill(kap, "kap-supervisor", "kap-keeper")
+    assert [row["State"] for row in kap.ps().values()] == ["exited", "exited"]

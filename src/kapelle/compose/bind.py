@@ -78,6 +78,8 @@ def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection
         healthcheck=_health(tree["healthcheck"]) if tree.get("healthcheck") else None,
         probe=_probe(tree),
         restart=_restart(tree, deploy),
+        restart_delay=_seconds((deploy.get("restart_policy") or {}).get("delay")),
+        restart_window=_seconds((deploy.get("restart_policy") or {}).get("window")),
         scale=_scale(tree, deploy),
         container_name=tree.get("container_name", ""),
         hostname=tree.get("hostname", ""),
@@ -333,10 +335,9 @@ def _restart(tree: Map, deploy: Any) -> str:
         return str(tree.get("restart", ""))
     if condition == "none":
         return "no"
-    if condition == "on-failure":
-        attempts = policy.get("max_attempts")
-        return f"on-failure:{attempts}" if attempts else "on-failure"
-    return "always"
+    name = "on-failure" if condition == "on-failure" else "always"
+    attempts = policy.get("max_attempts")
+    return f"{name}:{attempts}" if attempts else name
 
 
 def _scale(tree: Map, deploy: Any) -> int:

@@ -152,7 +152,9 @@ class Service(NamedTuple):
     depends_on: tuple[Dependency, ...] = ()  # implied ones (links, network_mode, …) included
     healthcheck: HealthCheck | None = None
     probe: Probe | None = None  # x-kap-probe
-    restart: str = ""  # "", no, always, unless-stopped, on-failure[:N]
+    restart: str = ""  # "", no, always[:N], unless-stopped, on-failure[:N]
+    restart_delay: float | None = None  # deploy.restart_policy: instead of the growing pause
+    restart_window: float | None = None  # deploy.restart_policy: a run this long is a success
     scale: int = 1
     container_name: str = ""
     hostname: str = ""

@@ -46,7 +46,10 @@ class Container:
         self.id = container_id
         self.directory = supervisor.paths.container(supervisor.project, container_id)
         self.intent: dict[str, Any] = store.read_json(f"{self.directory}/container.json")
-        self.status: dict[str, Any] = store.read_json(f"{self.directory}/status.json") or new_status()
+        self.status: dict[str, Any] = {
+            **new_status(),
+            **(store.read_json(f"{self.directory}/status.json") or {}),
+        }
         self.pidfd = -1
         self.sync: socket.socket | None = None
         self.pipes: dict[str, int] = {}
@@ -57,7 +60,6 @@ class Container:
         self.logs: Writer | None = None
         self.health: Health | None = None
         self.log_watch: LogWatch | None = None  # for an x-kap-probe of this run's output
-        self.restarts = lifecycle.RestartState()
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
@@ -423,14 +425,26 @@ class Container:
             self.health.stop()
             self.health = None
         self.supervisor.event(self, "die", exitCode=str(code))
-        self.restarts, delay = lifecycle.after_exit(
-            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
+        self._decide_restart(code, ran)
+        self.save()
+        self.supervisor.container_ended(self)
+
+    def _decide_restart(self, code: int, ran: float) -> None:
+        """What the policy says of an end. The counts are kept in the status, for a successor."""
+        intent = self.intent
+        policy = lifecycle.restart_policy(
+            str(intent["restart"]), intent.get("restart_delay"), intent.get("restart_window")
         )
+        before = lifecycle.RestartState(int(self.status["in_row"]), float(self.status["backoff"]))
+        after, delay = lifecycle.after_exit(policy, before, code, ran, bool(self.status["stopped_by_user"]))
+        self.status.update(in_row=after.restarts, backoff=after.backoff)
         if delay is not None:
             self.status["status"] = "restarting"
             self.restart_timer = self.supervisor.loop.later(delay, self._restart)
-        self.save()
-        self.supervisor.container_ended(self)
+
+    def forget_restarts(self) -> None:
+        """It is started anew: what happened before does not count."""
+        self.status.update(restarts=0, in_row=0, backoff=0.0)
 
     def _restart(self) -> None:
         self.restart_timer = None
@@ -596,16 +610,13 @@ class Container:
             self._drain()
         restarting = self.state == "restarting"
         self._release()
-        if not restarting:
-            self.status.update(exit_code=code, finished=when)
-        self.status.update(status="exited", pid=0)
-        ran = when - float(self.status["started"])
-        self.restarts, delay = lifecycle.after_exit(
-            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
-        )
-        if delay is not None:
-            self.status["status"] = "restarting"
-            self.restart_timer = self.supervisor.loop.later(delay, self._restart)
+        if restarting:  # that is decided already, and the pause begins anew
+            delay = self.intent.get("restart_delay")
+            pause = float(self.status["backoff"]) if delay is None else float(delay)
+            self.restart_timer = self.supervisor.loop.later(pause, self._restart)
+        else:
+            self.status.update(status="exited", exit_code=code, finished=when, pid=0)
+            self._decide_restart(code, when - float(self.status["started"]))
         self.save()
 
 

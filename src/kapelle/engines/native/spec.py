@@ -71,6 +71,8 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "labels": _labels(project, service, image, inputs),
         "exposed": _exposed(service, config),
         "restart": restart_policy(service),
+        "restart_delay": service.restart_delay,
+        "restart_window": service.restart_window,
         "stop_signal": service.stop_signal or config.get("StopSignal") or "SIGTERM",
         "stop_timeout": 10.0 if service.stop_grace_period is None else service.stop_grace_period,
         "healthcheck": health(service.healthcheck, config.get("Healthcheck"), service.probe),

@@ -282,6 +282,8 @@ class Supervisor:
     def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         container = self._the(message)
         container.terminal_given = bool(message.get("terminal"))
+        if not container.alive:
+            container.forget_restarts()
 
         def answer(reply: dict[str, Any]) -> None:
             if "ok" in reply and container.terminal_given and container.terminal >= 0:
