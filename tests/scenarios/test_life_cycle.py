@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import signal
+import subprocess
 import time
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +178,122 @@ def test_what_was_stopped_or_killed_by_hand_stays_down(kap: Kap) -> None:
     kap.ok("kill", "b")
     kill(kap, "kap-supervisor", "kap-keeper")
     assert [row["State"] for row in kap.ps().values()] == ["exited", "exited"]
+
+
+# ---- after a reboot ---------------------------------------------------------------------------------
+
+
+def reboot(kap: Kap) -> None:
+    """All processes are gone at once, the runtime folder is empty, the kernel has another boot id."""
+
+    rounds = 0
+    while rounds < 5:  # each of the two starts the other again, under changing names: all must be seen gone
+        rounds = 0 if kill_all_of_ours(kap) else rounds + 1
+        time.sleep(0.02)
+    pids = [json.loads(f.read_text())["pid"] for f in statuses(kap)]
+    for pid in filter(None, pids):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids if pid))
+    for file in statuses(kap):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "boot": "another"}))
+    shutil.rmtree(kap.home / "run")
+
+
+def kill_all_of_ours(kap: Kap) -> bool:
+    """Kill our processes of this project, whatever they are called now; True when there was one."""
+    found = False
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()
+            if all(text in command for text in (b"keeper_start", str(kap.home).encode(), kap.folder.name.encode())):
+                os.kill(int(entry), signal.SIGKILL)
+                found = True
+    return found
+
+
+def statuses(kap: Kap) -> list[Path]:
+    return list(kap.home.glob(f"state/projects/{kap.folder.name}/containers/*/status.json"))
+
+
+def test_after_a_reboot_all_is_exited_and_start_or_up_bring_it_back(kap: Kap) -> None:
+    kap.file(
+        f"services:\n  a: {{{IDLE}, restart: always, ports: ['8000'], configs: [c], secrets: [s]}}\n"
+        "configs: {c: {content: hello}}\nsecrets: {s: {environment: TOKEN}}\n"
+    )
+    kap.ok("up", "-d", TOKEN="t1")
+    reboot(kap)
+    name = f"{kap.folder.name}-a-1"
+    row = kap.ps()[name]
+    assert (row["State"], row["ExitCode"]) == ("exited", 137)
+    assert row["Status"].startswith("Exited (137)")
+    assert kap.ok("ps", "--format", "json").out == ""
+    refused = kap("start")
+    assert "gone since the reboot" in refused.err
+    assert "kap up -d a" in refused.err
+    kap.ok("up", "-d", TOKEN="t1")
+    assert kap.state(name) == "running"
+    assert kap.ok("exec", "-T", "a", "cat", "/c", "/run/secrets/s").out == "hellot1"
+
+
+def test_autostart_brings_back_what_ran_and_what_is_to_come_back(kap: Kap) -> None:
+    kap.file(
+        "services:\n"
+        f"  always: {{{IDLE}, restart: always}}\n  unless: {{{IDLE}, restart: unless-stopped}}\n"
+        f"  stopped: {{{IDLE}, restart: always}}\n  plain: {{{IDLE}}}\n"
+        "  ended: {image: busybox, command: 'true', restart: on-failure}\n"
+    )
+    kap.ok("up", "-d")
+    kap.ok("stop", "-t", "0", "stopped")
+    told = kap("autostart", "status").out
+    name = kap.folder.name
+    assert f"comes back at boot: {name}-always-1, {name}-unless-1\n" in told
+
+    def up() -> list[str]:
+        return sorted(row["Service"] for row in kap.ps().values() if row["State"] == "running")
+
+    reboot(kap)
+    kap.ok("autostart", "boot")
+    assert up() == ["always", "unless"]
+    # a shutdown in good order stops them, and they come back all the same
+    kap.ok("autostart", "halt")
+    assert up() == []
+    reboot(kap)
+    kap.ok("autostart", "boot")
+    assert up() == ["always", "unless"]
+    kap.ok("stop", "-t", "0")
+    kap.ok("autostart", "boot")
+    assert up() == []
+
+
+def test_one_that_fails_at_boot_keeps_no_other_from_coming_back(kap: Kap) -> None:
+    (kap.folder / "given").write_text("")
+    kap.file(
+        f"services:\n  a: {{{IDLE}, restart: always, volumes: ['./given:/given']}}\n  b: {{{IDLE}, restart: always}}\n"
+    )
+    kap.ok("up", "-d")
+    reboot(kap)
+    (kap.folder / "given").unlink()
+    done = kap("autostart", "boot")
+    assert done.code == 1
+    assert "a-1 could not be started" in done.err
+    assert kap.state(f"{kap.folder.name}-b-1") == "running"
+
+
+def test_autostart_prints_a_unit_that_systemd_takes_and_says_so_where_there_is_none(kap: Kap) -> None:
+    kap.file(f"services:\n  a: {{{IDLE}}}\n")
+    text = kap.ok("autostart", "install", "--print").out
+    assert f"Environment=KAP_HOME={kap.home}\n" in text
+    assert f"-p {kap.folder.name} autostart boot\n" in text
+    assert "WantedBy=multi-user.target\n" in text
+    if shutil.which("systemd-analyze"):
+        unit = kap.folder / "kapelle-test.service"
+        unit.write_text(text)
+        checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+        assert "kapelle-test" not in checked.stderr, checked.stderr
+    if not os.path.isdir("/run/systemd/system"):
+        done = kap("autostart", "install")
+        assert done.code == 1
+        assert "systemd does not run here" in done.err
+        assert f"KAP_HOME={kap.home} " in done.err
+        assert kap.ok("autostart", "remove").out == "not installed\n"

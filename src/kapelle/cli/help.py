@@ -13,7 +13,7 @@ GROUPS = (
     ("Images", ("build", "pull", "load", "save")),
     ("Volumes and networks", ("volume", "network")),
     ("Before anything changes", ("config", "plan")),
-    ("More", ("pause", "unpause", "version", "explain", "completion", "help")),
+    ("More", ("pause", "unpause", "autostart", "version", "explain", "completion", "help")),
 )
 
 

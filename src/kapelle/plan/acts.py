@@ -16,10 +16,10 @@ def chosen(observed: Observed, targets: Sequence[str], *, oneoff: bool = False) 
     return [c for c in observed.containers if (oneoff or not c.oneoff) and (not targets or c.service in targets)]
 
 
-def stop(observed: Observed, targets: Sequence[str] = (), timeout: float | None = None) -> Plan:
-    """Stop what runs, dependents first."""
+def stop(observed: Observed, targets: Sequence[str] = (), timeout: float | None = None, *, halt: bool = False) -> Plan:
+    """Stop what runs, dependents first. `halt`: the machine goes down, what has a restart policy is to come back."""
     builder = Builder()
-    plan_stop(builder, chosen(observed, targets), observed.containers, "stop", timeout=timeout)
+    plan_stop(builder, chosen(observed, targets), observed.containers, "stop", timeout=timeout, halt=halt)
     return builder.plan()
 
 

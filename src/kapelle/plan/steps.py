@@ -82,6 +82,7 @@ class StopContainer(NamedTuple):
     service: str
     because: str = ""
     timeout: float | None = None  # None: the service's grace period
+    halt: bool = False  # the machine goes down: it is to come back at boot
 
 
 class KillContainer(NamedTuple):

@@ -114,6 +114,11 @@ CODES: dict[str, tuple[str, str]] = {
         "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
+    "KAP902": (
+        "autostart",
+        "The systemd unit that brings a project back at boot could not be written or enabled, or systemd does not run "
+        "here. kap autostart install --print shows the unit; kap -p NAME autostart boot is what it runs.",
+    ),
     "KAP999": ("a defect of kap", "Not your files' fault. The report that is named holds what is needed to repair it."),
 }
 

@@ -285,7 +285,14 @@ class Container:
             # It ran and ended between exec and now: _gone tells the rest, but it did start.
             pass
         self.status.update(
-            status="running", started=time.time(), finished=0.0, exit_code=0, oom=False, error="", stopped_by_user=False
+            status="running",
+            started=time.time(),
+            finished=0.0,
+            exit_code=0,
+            oom=False,
+            error="",
+            stopped_by_user=False,
+            halted=False,
         )
         if self.intent["healthcheck"]:
             self.health = Health(self.supervisor, self)

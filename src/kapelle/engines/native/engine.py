@@ -399,6 +399,20 @@ class NativeEngine:
             os.close(fd)
         return path
 
+    def _written_again(self, project: Project, container: Container, service: Service | None) -> None:
+        """After a reboot the texts of configs and secrets are gone: they were kept in memory only."""
+        folder = f"{self.paths.project_run(project.name)}/files/{container.id}/"
+        gone = [source for _, source, _ in container.mounts if source.startswith(folder) and not os.path.exists(source)]
+        if not gone:
+            return
+        if service is None:
+            kind, _, key = os.path.basename(gone[0]).partition("-")
+            raise EngineError(
+                f'{kind} "{key}" of {container.service} is kept in memory only, and gone since the reboot',
+                hint=f"kap up -d {container.service}",
+            )
+        self._files(project, service, container.id)
+
     def _sharing(self, project: Project, service: Service) -> dict[str, str]:
         """Containers by service, for network_mode, ipc and pid `service:X` (and container:X by name)."""
         modes = (service.network_mode, service.ipc, service.pid)
@@ -470,6 +484,7 @@ class NativeEngine:
         service = project.service(container.service)
         if step.name in self._ports and service is not None:
             self._move_ports(container, service, emit)
+        self._written_again(project, container, service)
         try:
             client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
@@ -517,7 +532,8 @@ class NativeEngine:
                     self._hooks(container, "pre_stop", emit)
                 except EngineError as e:
                     emit(Notice(e.what))
-            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+            message = self._stop_message(container, step.timeout)
+            client.request(self.paths, project.name, {**message, "halt": step.halt})
         emit(Progress("container", step.name, "Stopped", "done"))
 
     def _kill(self, step: steps.KillContainer, project: Project, emit: Emit) -> None:

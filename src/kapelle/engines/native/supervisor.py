@@ -297,9 +297,11 @@ class Supervisor:
         container = self._the(message)
         if not container.alive:
             container.status["stopped_by_user"] = True
+            container.save()
             client.answer({"ok": True, "already": True, "status": container.status})
             return
         self.waiters.append(Waiter(client, [container.id], "exited"))
+        container.status["halted"] = bool(message.get("halt"))
         container.stop(signal_number(str(message["signal"])), float(message["timeout"]))
 
     def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
