@@ -297,3 +297,165 @@ def test_autostart_prints_a_unit_that_systemd_takes_and_says_so_where_there_is_n
         assert "systemd does not run here" in done.err
         assert f"KAP_HOME={kap.home} " in done.err
         assert kap.ok("autostart", "remove").out == "not installed\n"
+
+
+# ---- stops -------------------------------------------------------------------------------------------
+
+
+def timed(kap: Kap, *words: str, **environment: str) -> tuple[float, str]:
+    began = time.monotonic()
+    told = kap.ok(*words, **environment).err
+    return time.monotonic() - began, told
+
+
+def test_a_first_process_that_can_not_hear_the_signal_is_killed_at_once_and_named_once(kap: Kap) -> None:
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '1000']}\n")
+    name = f"{kap.folder.name}-a-1"
+    (kap.home / "state" / "projects" / kap.folder.name / "told-deaf-a").unlink(missing_ok=True)  # of an earlier session
+    kap.ok("up", "-d")
+    took, told = timed(kap, "stop")
+    assert took < 4
+    assert "a was killed at once" in told
+    assert "init: true" in told
+    assert kap.ps()[name]["ExitCode"] == 137
+    kap.ok("start")
+    assert "killed at once" not in timed(kap, "stop")[1]
+    # Docker waits for what can't come
+    kap.ok("start")
+    took, told = timed(kap, "stop", "-t", "2", KAP_COMPAT="strict")
+    assert took >= 2
+    assert "did not stop within 2 s after SIGTERM" in told
+    # and the cure works
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '1000'], init: true}\n")
+    kap.ok("up", "-d", "-t", "0")
+    took, told = timed(kap, "stop")
+    assert took < 4
+    assert "killed" not in told
+    assert kap.ps()[name]["ExitCode"] == 143
+
+
+@pytest.mark.parametrize("how", ["ignored", "caught"])
+def test_a_first_process_that_handles_the_signal_has_its_grace_period(kap: Kap, how: str) -> None:
+    script = {
+        "ignored": 'trap "" TERM; while :; do sleep 0.1; done',
+        "caught": 'trap "sleep 1; exit 9" TERM; while :; do sleep 0.1; done',
+    }[how]
+    kap.file(f"services:\n  a:\n    image: busybox\n    command: [sh, -c, '{script}']\n    stop_grace_period: 1500ms\n")
+    kap.ok("up", "-d")
+    took, told = timed(kap, "stop")
+    row = kap.ps()[f"{kap.folder.name}-a-1"]
+    if how == "caught":
+        assert (row["ExitCode"], "did not stop" in told) == (9, False)
+    else:
+        assert took >= 1.5
+        assert row["ExitCode"] == 137
+        assert "a-1 did not stop within 1.5 s after SIGTERM and was killed" in told
+    kap.ok("start")
+    took, told = timed(kap, "stop", "-t", "0")
+    assert "did not stop" not in told
+
+
+def test_the_stop_signal_is_the_files_and_an_unknown_one_is_refused_before_anything_starts(kap: Kap) -> None:
+    script = "trap 'exit 11' USR1; trap 'exit 12' RTMIN+2; while :; do sleep 0.05; done"
+    kap.file(f'services:\n  a: {{image: busybox, command: [sh, -c, "{script}"], stop_signal: SIGUSR1}}\n')
+    kap.ok("up", "-d")
+    kap.ok("stop")
+    assert kap.ps()[f"{kap.folder.name}-a-1"]["ExitCode"] == 11
+    kap.file("services:\n  a:\n    image: busybox\n    stop_signal: SIGNONE\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert "compose.yaml:4:5" in done.err
+    assert "invalid signal: SIGNONE" in done.err
+
+
+def test_init_passes_signals_on_reaps_orphans_and_shows_nothing_of_the_host(kap: Kap) -> None:
+    script = "trap 'exit 7' HUP; for i in 1 2 3; do (sleep 0.2 &); done; echo ready; while :; do sleep 0.05; done"
+    kap.file(
+        f'services:\n  a:\n    image: busybox\n    init: true\n    command: [sh, -c, "{script}"]\n'
+        "    stop_signal: SIGHUP\n    x-kap-probe: {log: ready}\n"
+    )
+    kap.ok("up", "-d", "--wait")
+    seen = "cat /proc/[0-9]*/status | grep -c '^State:.Z' || true"
+    wait_until(lambda: kap.ok("exec", "-T", "a", "sh", "-c", seen).out.strip() == "0")
+    told = kap.ok("exec", "-T", "a", "cat", "/proc/1/cmdline").out
+    assert told.strip("\0") == "init"
+    kap.ok("stop")
+    assert kap.ps()[f"{kap.folder.name}-a-1"]["ExitCode"] == 7
+
+
+# ---- hooks -------------------------------------------------------------------------------------------
+
+
+def test_hooks_run_in_order_with_their_user_folder_and_variables(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    user: '1000'\n    init: true\n    command: [sleep, '1000']\n"
+        "    volumes: ['./out:/out']\n    environment: {OWN: own}\n    post_start:\n"
+        '      - {command: [sh, -c, "echo first $$(id -u) $$(pwd) $$OWN $$V >> /out/seen"], user: root,'
+        " working_dir: /bin, environment: {V: v}}\n"
+        '      - {command: [sh, -c, "grep CapEff /proc/self/status >> /out/seen"], user: root, privileged: true}\n'
+        '      - command: [sh, -c, "echo third $$(id -u) >> /out/seen"]\n'
+        "    pre_stop:\n      - command: [sh, -c, 'echo stopping >> /out/seen']\n        user: root\n"
+    )
+    (kap.folder / "out").mkdir()
+    (kap.folder / "out").chmod(0o777)
+    seen = kap.folder / "out" / "seen"
+    seen.write_text("")
+    seen.chmod(0o666)
+
+    def lines() -> list[str]:
+        found = seen.read_text().splitlines()
+        seen.write_text("")
+        return found
+
+    kap.ok("up", "-d")
+    first, caps, third = lines()
+    assert first == "first 0 /bin own v"
+    assert int(caps.split()[1], 16) & 1 << 21, "CAP_SYS_ADMIN"
+    assert third == "third 1000"
+    kap.ok("restart")
+    assert lines()[:2] == ["stopping", "first 0 /bin own v"]
+    kap.ok("up", "-d", "--force-recreate")
+    assert lines()[:2] == ["stopping", "first 0 /bin own v"]
+    kap.ok("kill")
+    assert lines() == [], "an end of its own (or a kill) runs no hook"
+    kap.ok("start")
+    lines()
+    kap.ok("stop")
+    assert lines() == ["stopping"]
+    kap.ok("start")
+    lines()
+    kap.ok("down")
+    assert lines() == ["stopping"]
+
+
+def test_a_post_start_hook_that_fails_fails_up_with_its_place_and_output(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    init: true\n    command: [sleep, '1000']\n    post_start:\n"
+        "      - command: [sh, -c, 'echo cannot; exit 5']\n"
+    )
+    done = kap("up", "-d")
+    assert done.code == 1
+    for said in ("post_start hook exited with status 5", "compose.yaml:7:", "cannot"):
+        assert said in done.out + done.err, (said, done)
+
+
+# ---- waiting -----------------------------------------------------------------------------------------
+
+
+def test_up_wait_takes_a_job_that_ended_well_as_done_and_one_that_did_not_as_failed(kap: Kap) -> None:
+    text = (
+        f"services:\n  web: {{{IDLE}, x-kap-probe: {{file: /ready}}, post_start: [{{command: [sh, -c, "
+        "'(sleep 1; touch /ready) &']}]}\n"
+        "  job: {image: busybox, command: [sh, -c, 'sleep 0.2; exit CODE']}\n"
+    )
+    kap.file(text.replace("CODE", "0"))
+    kap.ok("up", "--wait", timeout=30)
+    assert kap.ps()[f"{kap.folder.name}-job-1"]["ExitCode"] == 0
+    strict = kap("up", "--wait", "--force-recreate", "-t", "0", timeout=30, KAP_COMPAT="strict")
+    assert strict.code == 1
+    assert "exited (0)" in strict.err
+    kap.ok("down", "-t", "0")
+    kap.file(text.replace("CODE", "6"))
+    done = kap("up", "--wait", timeout=30)
+    assert done.code == 1
+    assert "exited (6)" in done.err

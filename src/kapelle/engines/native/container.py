@@ -293,6 +293,7 @@ class Container:
             error="",
             stopped_by_user=False,
             halted=False,
+            killed="",
         )
         if self.intent["healthcheck"]:
             self.health = Health(self.supervisor, self)
@@ -456,7 +457,6 @@ class Container:
     def _restart(self) -> None:
         self.restart_timer = None
         self.status["restarts"] = int(self.status["restarts"]) + 1
-        self.status["status"] = "exited"
         self.start(lambda _: None, [])
 
     def _cancel_restart(self) -> None:
@@ -500,9 +500,13 @@ class Container:
             return False
         return True
 
-    def stop(self, number: int, timeout: float) -> None:
-        """Ask it to end; after `timeout` seconds (negative: never) kill it. The end is told by `_ended`."""
-        self.status["stopped_by_user"] = True
+    def stop(self, number: int, timeout: float, *, strict: bool = False) -> None:
+        """Ask it to end; after `timeout` seconds (negative: never) kill it. The end is told by `_ended`.
+
+        `killed` in the status says why it was killed: "deaf" when the signal could not have reached it (but not when
+        `strict`), "grace" when its time was over.
+        """
+        self.status.update(stopped_by_user=True, killed="")
         if self.restart_timer is not None:
             self._cancel_restart()
             self.save()
@@ -511,11 +515,13 @@ class Container:
         if self.state == "paused":
             self.unpause()
         age = time.time() - float(self.status["started"])
-        if timeout == 0 or (self.sync is None and age > _SETTLED and self._deaf(number)):
+        deaf = not strict and timeout != 0 and self.sync is None and age > _SETTLED and self._deaf(number)
+        if timeout == 0 or deaf:
+            self.status["killed"] = "deaf" if deaf else ""
             self.signal(signal.SIGKILL)
             return
         self.signal(number)
-        if timeout != 0 and age <= _SETTLED:
+        if not strict and age <= _SETTLED:
             # It has just started and may be about to catch the signal: look again when it has had its time.
             self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number))
         if timeout > 0 and self.kill_timer is None:
@@ -523,15 +529,17 @@ class Container:
 
     def _kill_if_deaf(self, number: int) -> None:
         if self.pidfd >= 0 and self._deaf(number):
+            self.status["killed"] = "deaf"
             self.signal(signal.SIGKILL)
 
     def _kill(self) -> None:
         self.kill_timer = None
+        self.status["killed"] = "grace"
         self.signal(signal.SIGKILL)
 
     def _deaf(self, number: int) -> bool:
         """Pid 1 that neither catches, blocks nor ignores a signal never gets it (pid_namespaces(7)): don't wait."""
-        if self.supervisor.strict or number == signal.SIGKILL or self.intent["launch"]["init"]:
+        if number == signal.SIGKILL or self.intent["launch"]["init"]:
             return False
         if self.intent["launch"]["namespaces"]["pid"] != "own":
             return False
@@ -558,7 +566,7 @@ class Container:
     def adopt(self) -> None:
         """Take over a container that an earlier supervisor started."""
         pid = self.pid
-        if self.state not in ("running", "paused", "restarting"):
+        if self.state not in ("running", "paused"):
             if pid and self.status["boot"] == self.supervisor.boot and self._open_pidfd(pid):
                 # It was being started when our predecessor died: half made, so it ends; who asked asks again.
                 self.signal(signal.SIGKILL)
@@ -566,6 +574,8 @@ class Container:
                 self._release()
                 self.status.update(pid=0)
                 self.save()
+            if self.state == "restarting":
+                self._lost(0)
             return
         if not (self.status["boot"] == self.supervisor.boot and pid and self._open_pidfd(pid)):
             self._lost(pid)

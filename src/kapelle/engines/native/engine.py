@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, spec, volumes
+from kapelle.engines.native import client, messages, records, removal, spec, stopping, volumes
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -299,7 +299,7 @@ class NativeEngine:
             for name in ("hosts", "resolv.conf", "hostname"):  # bind sources must be there; filled at the start
                 os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
             if old is not None:
-                self._stop_and_remove(old, project)
+                self._stop_and_remove(old, project, step.timeout, emit)
             files.write_json(f"{directory}/container.json", intent, sync=True)
         except BaseException:
             files.remove_tree(data)
@@ -444,14 +444,19 @@ class NativeEngine:
                     raise EngineError(f"no such container: {name}", where=service.where.get(key))
                 launch["namespaces"][mode] = f"container:{other.id}"
 
-    def _stop_and_remove(self, old: Container, project: Project) -> None:
-        if old.alive or old.pid:
-            client.request(self.paths, project.name, self._stop_message(old, None))
+    def _stop_and_remove(self, old: Container, project: Project, timeout: float | None, emit: Emit) -> None:
+        if old.alive:
+            stopping.stop(self, project, old, timeout, emit)
+        elif old.pid:  # half started
+            client.request(self.paths, project.name, self._kill_message(old))
         client.request(self.paths, project.name, {"op": "forget", "id": old.id}, start=False)
         intent = self._intent(project.name, old.id)
         if intent is not None:
             removal.remove_container(self.paths, project.name, intent, volumes=False)
             self._record(project.name, intent, "destroy")
+
+    def _kill_message(self, container: Container) -> dict[str, Any]:
+        return {"op": "stop", "id": container.id, "signal": "SIGKILL", "timeout": 0}
 
     def intent_of(self, project: str, container_id: str) -> dict[str, Any]:
         return self._intent(project, container_id) or {}
@@ -492,7 +497,12 @@ class NativeEngine:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
             raise
-        self._hooks(container, "post_start", emit)
+        try:
+            self.hooks(container, "post_start", emit)
+        except EngineError as e:
+            if service is not None:
+                e.where = e.where or next((service.where[p] for p in e.about[1] if p in service.where), None)
+            raise
         emit(Progress("container", step.name, "Started", "done"))
 
     def _move_ports(self, container: Container, service: Service, emit: Emit) -> None:
@@ -505,35 +515,26 @@ class NativeEngine:
             for choice in choices:
                 emit(Notice(portchoice.text_of(service.name, choice), level="info"))
 
-    def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
+    def hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)
-        for hook in (intent or {}).get("hooks", {}).get(kind, ()):
+        for number, hook in enumerate((intent or {}).get("hooks", {}).get(kind, ())):
             from kapelle.engines.native.execution import run_hook
 
             code = run_hook(self.paths, container, hook, emit)
             if code:
-                raise EngineError(f"{container.service} {kind} hook exited with status {code}")
-
-    def _stop_message(self, container: Container, timeout: float | None) -> dict[str, Any]:
-        intent = self._intent(container.project, container.id) or {"stop_signal": "SIGTERM", "stop_timeout": 10.0}
-        return {
-            "op": "stop",
-            "id": container.id,
-            "signal": intent["stop_signal"],
-            "timeout": intent["stop_timeout"] if timeout is None else timeout,
-        }
+                error = EngineError(
+                    f"{container.service} {kind} hook exited with status {code}",
+                    details=(("hook", " ".join(hook["args"])),),
+                    hint=f"kap logs {container.service}",
+                )
+                error.about = container.service, (f"{kind}[{number}]", kind)
+                raise error
 
     def _stop(self, step: steps.StopContainer, project: Project, emit: Emit) -> None:
         emit(Progress("container", step.name, "Stopping", because=step.because))
         container = self._named(project, step.name)
         if container.alive:
-            if container.status == "running":
-                try:
-                    self._hooks(container, "pre_stop", emit)
-                except EngineError as e:
-                    emit(Notice(e.what))
-            message = self._stop_message(container, step.timeout)
-            client.request(self.paths, project.name, {**message, "halt": step.halt})
+            stopping.stop(self, project, container, step.timeout, emit, halt=step.halt)
         emit(Progress("container", step.name, "Stopped", "done"))
 
     def _kill(self, step: steps.KillContainer, project: Project, emit: Emit) -> None:
@@ -548,9 +549,9 @@ class NativeEngine:
         emit(Progress("container", step.name, "Restarting", because=step.because))
         container = self._named(project, step.name)
         if container.alive:
-            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+            stopping.stop(self, project, container, step.timeout, emit)
         client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
-        self._hooks(container, "post_start", emit)
+        self.hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
 
     def _pause(self, step: steps.PauseContainer, project: Project, emit: Emit) -> None:
@@ -574,7 +575,7 @@ class NativeEngine:
             if not step.force:
                 raise EngineError(f"container {step.name} is running", hint=f"kap stop {step.service}")
         if container.alive or container.pid:  # half started counts too
-            client.request(self.paths, project.name, self._stop_message(container, 0))
+            client.request(self.paths, project.name, self._kill_message(container))
         client.request(self.paths, project.name, {"op": "forget", "id": container.id}, start=False)
         intent = self._intent(project.name, container.id)
         if intent is not None:

@@ -28,6 +28,14 @@ def check(
     mistakes: list[KapelleError] = []
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
+        if service.stop_signal:
+            from kapelle.engines.native.signals import signal_number
+
+            try:
+                signal_number(service.stop_signal)
+            except KapelleError as e:
+                text = f'service "{service.name}": stop_signal: {e.what}'
+                mistakes.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP320"))
     choices, taken = _ports(paths, wanted, project, auto=auto_ports)
     mistakes += taken
     if len(mistakes) == 1:

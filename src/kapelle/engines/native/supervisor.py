@@ -29,6 +29,7 @@ from kapelle.engines.native.container import Container
 from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
 from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.errors import KapelleError
 from kapelle.linux import process
@@ -302,7 +303,8 @@ class Supervisor:
             return
         self.waiters.append(Waiter(client, [container.id], "exited"))
         container.status["halted"] = bool(message.get("halt"))
-        container.stop(signal_number(str(message["signal"])), float(message["timeout"]))
+        strict = self.strict or bool(message.get("strict"))
+        container.stop(signal_number(str(message["signal"])), float(message["timeout"]), strict=strict)
 
     def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         container = self._the(message)
@@ -586,18 +588,6 @@ def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> st
     if until == "healthy" and health != "healthy":
         return "failed"  # it has no health check
     return "reached"
-
-
-def signal_number(name: str) -> int:
-    """A signal's number from SIGTERM, TERM or 15; KapelleError for anything else."""
-    if name.isdigit() and 0 < int(name) < 65:
-        return int(name)
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    base, plus, offset = full.partition("+")
-    number = getattr(signal, base, None)
-    if not isinstance(number, int):
-        raise KapelleError(f"invalid signal: {name}", hint="use a name such as SIGTERM or a number")
-    return int(number) + (int(offset) if plus and offset.isdigit() else 0)
 
 
 def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -> None:

@@ -38,7 +38,7 @@ def wait_for(engine: NativeEngine, step: steps.WaitFor, project: Project, emit: 
     results = _ask(engine, step, project, [c.id for c in have])
     for container in have:
         status = results.get(container.id)
-        problem = _problem(step, container, status)
+        problem = _problem(step, container, status, strict=engine.strict)
         if problem:
             error = _error(engine, step, project, container, status, problem)
             if step.required or not step.wanted_by:
@@ -70,8 +70,8 @@ def _ask(engine: NativeEngine, step: steps.WaitFor, project: Project, ids: list[
             return dict(client.checked(answer).get("results", {}))
 
 
-def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] | None) -> str:
-    """What stands in the way; "" when the condition holds."""
+def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] | None, *, strict: bool) -> str:
+    """What stands in the way; "" when the condition holds. `strict`: as Compose, which wants even a job to run on."""
     if status is None:
         return f"container {container.name} was removed"
     if step.condition == "service_completed_successfully":
@@ -79,7 +79,8 @@ def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] |
             status["exit_code"]
         ) else ""  # fmt: skip
     if status["status"] in ("exited", "dead", "created"):
-        if step.condition == "running_or_healthy" and status["status"] == "exited" and not status["exit_code"]:
+        ended_well = status["status"] == "exited" and not status["exit_code"]
+        if step.condition == "running_or_healthy" and ended_well and not strict:
             return ""
         return f"container {container.name} exited ({status['exit_code']})"
     if step.condition in ("service_healthy", "running_or_healthy"):
