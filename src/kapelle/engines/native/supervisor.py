@@ -114,6 +114,12 @@ class Client:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
+    def has_left(self) -> bool:
+        """Has the other side closed its end? (SOCK_SEQPACKET: what it sent before can still be read)"""
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
+
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         try:
             messages.send(self.sock, message, fds)
@@ -231,6 +237,11 @@ class Supervisor:
         if message is None:
             self._hang_up(client)
             return
+        if client.has_left():
+            # Its request waited while we were restarted, and by now another command may have done otherwise.
+            for fd in fds:
+                os.close(fd)
+            return  # the end of the connection is served next
         handler = getattr(self, f"do_{message.get('op')}", None)
         try:
             if handler is None:
