@@ -459,3 +459,152 @@ def test_up_wait_takes_a_job_that_ended_well_as_done_and_one_that_did_not_as_fai
     done = kap("up", "--wait", timeout=30)
     assert done.code == 1
     assert "exited (6)" in done.err
+
+
+# ---- reasons to be replaced --------------------------------------------------------------------------
+
+
+def ids(kap: Kap) -> dict[str, str]:
+    return {row["Service"]: row["ID"] for row in kap.ps().values()}
+
+
+BASE = """services:
+  a:
+    image: busybox
+    init: true
+    command: [sleep, '1000']
+    env_file: own.env
+    environment: {LEVEL: low}
+    configs: [c]
+    secrets: [s, t]
+    volumes: [/data]
+configs: {c: {file: ./c.txt}}
+secrets: {s: {file: ./s.txt}, t: {environment: TOKEN}}
+"""
+
+REORDERED = """# another order, other notes
+secrets: {t: {environment: TOKEN}, s: {file: ./s.txt}}
+configs: {c: {file: ./c.txt}}
+x-notes: [for people]
+services:
+  a:
+    x-owner: anna
+    deploy: {replicas: 1, labels: {for: swarm}}
+    scale: 1
+    environment: [LEVEL=low]
+    secrets: [s, t]
+    configs: [c]
+    volumes: [/data]
+    command: ['sleep', "1000"]
+    env_file: [own.env]
+    init: yes
+    image: busybox
+"""
+
+
+def test_a_container_is_replaced_when_its_meaning_changed_and_the_plan_says_by_what(kap: Kap) -> None:
+    for name in ("c.txt", "s.txt"):
+        kap.file("one", name)
+    kap.file("OWN=1", "own.env")
+    kap.file(BASE)
+    kap.ok("up", "-d", "-t", "0", TOKEN="one")
+    before = ids(kap)
+    kap.file(REORDERED.replace("init: yes", "init: true"))
+    os.utime(kap.folder / "c.txt")
+    kap.ok("up", "-d", "-t", "0", TOKEN="one")
+    assert ids(kap) == before
+
+    def because(said: str, token: str = "one") -> None:
+        plan = kap.ok("plan", TOKEN=token).out
+        assert f"recreate {kap.folder.name}-a-1: {said}\n" in plan, plan
+        was = ids(kap)
+        kap.ok("up", "-d", "-t", "0", TOKEN=token)
+        assert ids(kap) != was
+        assert kap.ok("plan", TOKEN=token).out.startswith("unchanged:")
+
+    kap.file("two", "c.txt")
+    because("the content of configs.c changed")
+    kap.file("two", "s.txt")
+    because("the content of secrets.s changed")
+    because("the content of secrets.t changed", "two")
+    kap.file("OWN=2", "own.env")
+    because("environment.OWN changed, the content of secrets.t changed")
+    kap.file(BASE.replace("LEVEL: low", "LEVEL: high"))
+    because("environment.LEVEL changed")
+    kap.file(
+        BASE.replace("LEVEL: low", "LEVEL: high").replace(
+            "    init", "    deploy: {resources: {limits: {pids: 50}}}\n    init"
+        )
+    )
+    because("deploy.resources added")
+
+
+def test_a_rebuilt_image_replaces_its_container_and_a_cached_one_does_not(kap: Kap) -> None:
+    kap.file("FROM busybox\nCOPY text /text\n", "Dockerfile")
+    kap.file("one", "text")
+    kap.file("services:\n  a: {build: ., init: true, command: [sleep, '1000']}\n")
+    kap.ok("up", "-d", "--build")
+    before = ids(kap)
+    kap.ok("up", "-d", "--build")
+    assert ids(kap) == before
+    kap.file("two", "text")
+    told = kap.ok("up", "-d", "--build", "-t", "0").err
+    assert "Recreated" in told
+    assert ids(kap) != before
+
+
+def test_flags_decide_what_is_replaced(kap: Kap) -> None:
+    kap.file(
+        f"services:\n  db: {{{IDLE}, volumes: [/data]}}\n  web: {{{IDLE}, depends_on: {{db: {{condition: "
+        "service_started, restart: true}}}\n"
+    )
+    fast = ("-d", "-t", "0")
+    kap.ok("up", *fast)
+    kap.ok("exec", "-T", "db", "touch", "/data/kept")
+    first = ids(kap)
+    kap.ok("up", *fast, "--force-recreate", "web")
+    second = ids(kap)
+    assert (second["db"], second["web"] != first["web"]) == (first["db"], True)
+    kap.ok("up", *fast, "--always-recreate-deps", "web")
+    third = ids(kap)
+    assert third["db"] != second["db"]
+    assert kap("exec", "-T", "db", "ls", "/data/kept").code == 0, "anonymous volumes go along"
+    kap.ok("up", *fast, "--force-recreate", "--renew-anon-volumes", "db")
+    assert kap("exec", "-T", "db", "ls", "/data/kept").code != 0
+    changed = (kap.folder / "compose.yaml").read_text().replace("db: {image", "db: {stop_signal: SIGINT, image")
+    kap.file(changed)
+    before = ids(kap)
+    kap.ok("up", *fast, "--no-recreate")
+    assert ids(kap) == before
+    kap.ok("up", *fast, "--no-deps", "web")
+    assert ids(kap) == before
+    began = began_at(kap, "web")
+    kap.ok("up", *fast)
+    assert ids(kap)["db"] != before["db"]
+    assert ids(kap)["web"] == before["web"]
+    assert began_at(kap, "web") > began, "restart: true"
+
+
+def began_at(kap: Kap, service: str) -> float:
+    found = [json.loads(f.read_text()) for f in statuses(kap)]
+    return max(s["started"] for s in found if any(service in row[5] for row in s["networks"]))
+
+
+def test_an_orphan_is_told_then_removed(kap: Kap) -> None:
+    kap.file(f"services:\n  a: {{{IDLE}}}\n  old: {{{IDLE}}}\n")
+    kap.ok("up", "-d")
+    kap.file(f"services:\n  a: {{{IDLE}}}\n")
+    assert "orphan" in kap.ok("up", "-d").err
+    assert set(ids(kap)) == {"a", "old"}
+    kap.ok("up", "-d", "--remove-orphans", "-t", "0")
+    assert set(ids(kap)) == {"a"}
+
+
+def test_a_dependency_that_is_not_required_may_fail_with_a_notice(kap: Kap) -> None:
+    kap.file(
+        "services:\n  db: {image: busybox, command: [sh, -c, 'exit 1'], healthcheck: {test: 'true'}}\n"
+        f"  web: {{{IDLE}, depends_on: {{db: {{condition: service_healthy, required: false}}}}}}\n"
+    )
+    told = kap.ok("up", "-d", timeout=30).err
+    assert "optional dependency 'db' failed" in told
+    assert kap.state(f"{kap.folder.name}-web-1") == "running"

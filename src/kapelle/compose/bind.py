@@ -49,7 +49,9 @@ class Places(Mapping[str, Position]):
         return len(self._tree)
 
 
-def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection[str]) -> Service:
+def service(
+    name: str, tree: Map, mark: Any, config_hash: str, known: Collection[str], contents: Mapping[str, str] = {}
+) -> Service:
     """One service from its canonical tree. `known`: services that are on; optional dependencies on others go."""
     deploy = tree.get("deploy") or {}
     resources = deploy.get("resources") or {}
@@ -142,6 +144,7 @@ def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection
         pre_stop=tuple(_hook(h) for h in tree.get("pre_stop") or ()),
         extensions=tuple((k, v) for k, v in tree.items() if k.startswith("x-")),
         config_hash=config_hash,
+        contents=tuple(contents.items()),
         raw=tree,
         where=Places(tree, mark),
     )
@@ -157,6 +160,7 @@ def project(
     env_files: tuple[str, ...],
     profiles: tuple[str, ...],
     hashes: Mapping[str, str],
+    contents: Mapping[str, Mapping[str, str]],
     resource_hash: Any,
     environ: Mapping[str, str],
 ) -> Project:
@@ -167,7 +171,7 @@ def project(
         working_dir=working_dir,
         files=files,
         services=tuple(
-            service(n, services[n], services.at.get(n), hashes.get(n, ""), services)
+            service(n, services[n], services.at.get(n), hashes.get(n, ""), services, contents[n])
             for n in sorted(services)
             if services[n]
         ),

@@ -213,6 +213,7 @@ class Service(NamedTuple):
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
     extensions: tuple[tuple[str, Any], ...] = ()  # x-*
+    contents: tuple[tuple[str, str], ...] = ()  # "configs.KEY", "secrets.KEY" → digest of what they hold
     config_hash: str = ""  # 64 hex: digest of what forces a recreate
     raw: Mapping[str, Any] = {}  # canonical tree, as `config --format json` prints it
     where: Mapping[str, Position] = {}  # "ports[0].target" -> where it was written
