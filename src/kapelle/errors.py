@@ -72,9 +72,13 @@ class ImageError(KapelleError):
 
 
 class EngineError(KapelleError):
-    """The engine could not do a step."""
+    """The engine could not do a step.
+
+    `about` is (service, paths below it) for whoever has the files to look up the place, when the engine had none.
+    """
 
     code = "KAP301"
+    about: tuple[str, tuple[str, ...]] = ("", ())
 
 
 class StateError(KapelleError):

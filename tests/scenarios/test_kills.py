@@ -83,3 +83,24 @@ def test_names_and_ports_work_on_after_a_kill_of_both(kap: Kap) -> None:
     kill(kap, "kap-keeper")
     wait_until(lambda: ours(kap, "kap-keeper") and ours(kap, "kap-supervisor"))
     assert "172." in kap.ok("exec", "-T", "web", "nslookup", "db", "127.0.0.11").out
+
+
+def test_a_request_of_a_command_that_is_gone_is_not_begun(kap: Kap) -> None:
+    kap.file("services:\n  web: {image: busybox, command: sleep 1000}\n")
+    kap.ok("up", "-d")
+    (supervisor,) = ours(kap, "kap-supervisor")
+    os.kill(supervisor, signal.SIGSTOP)
+    command = kap.start("kill")  # its request waits in the socket of a supervisor that does not answer
+    wait_until(lambda: any("kap-supervisor" in line or "socket" in line for line in waiting_in(command.pid)))
+    command.kill()
+    command.communicate()
+    os.kill(supervisor, signal.SIGCONT)
+    kap.ok("exec", "-T", "web", "true")  # whatever waited before it has been served
+    assert kap.ps()[f"{kap.folder.name}-web-1"]["State"] == "running"
+
+
+def waiting_in(pid: int) -> list[str]:
+    """What a process that waits has open, once it waits in a receive."""
+    if Path(f"/proc/{pid}/wchan").read_text() not in ("__skb_wait_for_more_packets", "unix_stream_read_generic"):
+        return []
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]

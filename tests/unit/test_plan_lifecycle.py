@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from kapelle.plan.lifecycle import HealthCheck, HealthState, RestartState, after_exit, health_init, health_result
+from kapelle.plan.lifecycle import (
+    HealthCheck,
+    HealthState,
+    RestartPolicy,
+    RestartState,
+    after_exit,
+    health_init,
+    health_result,
+    restart_policy,
+)
 
 CHECK = HealthCheck(interval=5, timeout=3, retries=2, start_period=0, start_interval=1)
 
@@ -45,23 +54,40 @@ def test_a_healthy_container_needs_all_retries_to_fall() -> None:
     assert failing(state, CHECK, 10).status == "unhealthy"
 
 
+ALWAYS = restart_policy("always")
+
+
+def ends(policy: RestartPolicy, *runs: tuple[int, float]) -> list[float | None]:
+    """The pause after each of several runs (exit code, seconds)."""
+    state, pauses = RestartState(), []
+    for code, ran in runs:
+        state, pause = after_exit(policy, state, code, ran, False)
+        pauses.append(pause)
+    return pauses
+
+
 def test_always_restarts_with_doubling_delays_that_a_good_run_resets() -> None:
-    state, first = after_exit("always", RestartState(), 0, 1, False)
-    state, second = after_exit("always", state, 1, 1, False)
-    state, third = after_exit("always", state, 1, 20, False)
-    assert (first, second, third) == (0.1, 0.2, 0.1)
+    assert ends(ALWAYS, (0, 1), (1, 1), (1, 20)) == [0.1, 0.2, 0.1]
+    assert ends(ALWAYS, *[(1, 0)] * 12)[-2:] == [60.0, 60.0]
 
 
 def test_a_stop_by_the_user_is_never_undone() -> None:
-    assert after_exit("always", RestartState(), 143, 1, True)[1] is None
+    assert after_exit(ALWAYS, RestartState(), 143, 1, True)[1] is None
 
 
 def test_on_failure_restarts_failures_only_and_up_to_its_limit() -> None:
-    assert after_exit("on-failure", RestartState(), 0, 1, False)[1] is None
-    state, delay = after_exit("on-failure:1", RestartState(), 1, 1, False)
-    assert delay == 0.1
-    assert after_exit("on-failure:1", state, 1, 1, False)[1] is None
+    assert ends(restart_policy("on-failure"), (0, 1)) == [None]
+    assert ends(restart_policy("on-failure:2"), (1, 1), (1, 11), (1, 1)) == [0.1, 0.1, None]
+
+
+def test_a_fixed_delay_takes_the_place_of_the_growing_one() -> None:
+    assert ends(restart_policy("always:2", delay=5.0), (0, 1), (0, 1), (0, 1)) == [5.0, 5.0, None]
+
+
+def test_a_run_as_long_as_the_window_forgives_the_restarts_before_it() -> None:
+    policy = restart_policy("on-failure:1", window=3.0)
+    assert ends(policy, (1, 1), (1, 3), (1, 1)) == [0.1, 0.2, None]
 
 
 def test_no_never_restarts() -> None:
-    assert after_exit("no", RestartState(), 1, 1, False)[1] is None
+    assert ends(restart_policy("no"), (1, 1)) == [None]

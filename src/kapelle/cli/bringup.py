@@ -31,6 +31,7 @@ CREATE_FLAGS = (
     Flag("--force-recreate", help="replace containers even when nothing changed"),
     Flag("--no-build", help="never build, even if the policy asks for it"),
     Flag("--no-recreate", help="keep containers that exist even when the configuration changed"),
+    Flag("--ports", value="HOW", default="", help="auto: free ports for published ones that are taken, remembered"),
     Flag("--remove-orphans", help="also remove containers whose service is not in the file any more"),
     Flag("--scale", value="SERVICE=N", repeat=True, help="number of replicas"),
     Flag("--yes", "-y", help="answer yes to every question"),
@@ -55,6 +56,8 @@ def options_of(context: Context, args: Args) -> UpOptions:
     pull = "" if args.pull in ("policy", "") else args.pull
     if pull and pull not in POLICIES:
         raise UsageError(f'invalid --pull option "{pull}"', hint="one of always, missing, never, build")
+    if getattr(args, "ports", ""):
+        context.choose_ports(args.ports)
     environ = context.environ
     orphans = is_yes(environ.get("COMPOSE_REMOVE_ORPHANS", ""))
     if "remove_orphans" in args.given:

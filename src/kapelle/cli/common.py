@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from kapelle.errors import UsageError
+from kapelle.errors import EngineError, KapelleError, UsageError
 from kapelle.plan.observed import Container
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
     from kapelle.model.project import Project
+    from kapelle.plan.graph import Plan
     from kapelle.plan.observed import Observed
 
 
@@ -59,6 +60,21 @@ def project_for_labels(context: Context, observed: Observed | None = None) -> Pr
         files = tuple(container.labels.get("com.docker.compose.project.config_files", "").split(","))
         break
     return Project(name, folder or context.cwd, files, ())
+
+
+def perform_on_labels(context: Context, plan: Plan, observed: Observed) -> None:
+    """Perform acts on what is there. Only a failure loads the files, for its place in them."""
+    try:
+        context.run_plan(plan, project_for_labels(context, observed))
+    except EngineError as e:
+        name, paths = e.about
+        if name and e.where is None and context.has_files():
+            try:
+                service = context.load().project.service(name)
+            except KapelleError:
+                service = None  # the files are wrong by now: what failed is still to be told
+            e.where = next((service.where[p] for p in paths if p in service.where), None) if service else None
+        raise
 
 
 def pick(containers: Iterable[Container], index: int) -> list[Container]:

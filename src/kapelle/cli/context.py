@@ -59,6 +59,12 @@ class Context:
         self._renderer: Renderer | None = None
         self._progress = ""
 
+    def choose_ports(self, how: str) -> None:
+        """--ports: what to do with published ports that are taken. Before the engine is made."""
+        if how not in ("auto", "file"):
+            raise UsageError(f'invalid --ports "{how}"', hint="--ports=auto takes free ports for those that are taken")
+        self.environ = {**self.environ, "KAP_PORTS": how}
+
     # ---- the project ---------------------------------------------------------------------------------------
 
     @property

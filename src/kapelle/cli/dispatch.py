@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # verb -> module below kapelle.cli.commands, imported when it is named
 COMMANDS = {
     "attach": "attach",
+    "autostart": "autostart",
     "build": "build",
     "commit": "commit",
     "completion": "completion",

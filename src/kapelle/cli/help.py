@@ -8,12 +8,12 @@ from types import ModuleType
 from kapelle.cli.flags import Command, Flag
 
 GROUPS = (
-    ("Run a project", ("up", "down", "start", "stop", "restart", "run", "exec", "create", "scale", "kill", "rm")),
-    ("See what is there", ("ps", "logs", "attach", "top", "events", "port", "wait", "images", "ls", "volumes")),
-    ("Images", ("build", "pull", "load", "save")),
+    ("Run a project", ("up", "down", "start", "stop", "restart", "run", "exec", "cp", "create", "scale", "kill", "rm")),
+    ("See what is there", ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes")),
+    ("Images", ("build", "pull", "load", "save", "commit", "export")),
     ("Volumes and networks", ("volume", "network")),
     ("Before anything changes", ("config", "plan")),
-    ("More", ("pause", "unpause", "version", "explain", "completion", "help")),
+    ("More", ("pause", "unpause", "autostart", "doctor", "version", "explain", "completion", "help")),
 )
 
 

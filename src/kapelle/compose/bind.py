@@ -18,6 +18,7 @@ from kapelle.model.service import (
     Mount,
     NetworkAttachment,
     Port,
+    Probe,
     Service,
     Ulimit,
 )
@@ -48,7 +49,9 @@ class Places(Mapping[str, Position]):
         return len(self._tree)
 
 
-def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection[str]) -> Service:
+def service(
+    name: str, tree: Map, mark: Any, config_hash: str, known: Collection[str], contents: Mapping[str, str] = {}
+) -> Service:
     """One service from its canonical tree. `known`: services that are on; optional dependencies on others go."""
     deploy = tree.get("deploy") or {}
     resources = deploy.get("resources") or {}
@@ -75,7 +78,10 @@ def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection
             if v.get("required", True) or k in known
         ),
         healthcheck=_health(tree["healthcheck"]) if tree.get("healthcheck") else None,
+        probe=_probe(tree),
         restart=_restart(tree, deploy),
+        restart_delay=_seconds((deploy.get("restart_policy") or {}).get("delay")),
+        restart_window=_seconds((deploy.get("restart_policy") or {}).get("window")),
         scale=_scale(tree, deploy),
         container_name=tree.get("container_name", ""),
         hostname=tree.get("hostname", ""),
@@ -138,6 +144,7 @@ def service(name: str, tree: Map, mark: Any, config_hash: str, known: Collection
         pre_stop=tuple(_hook(h) for h in tree.get("pre_stop") or ()),
         extensions=tuple((k, v) for k, v in tree.items() if k.startswith("x-")),
         config_hash=config_hash,
+        contents=tuple(contents.items()),
         raw=tree,
         where=Places(tree, mark),
     )
@@ -153,6 +160,7 @@ def project(
     env_files: tuple[str, ...],
     profiles: tuple[str, ...],
     hashes: Mapping[str, str],
+    contents: Mapping[str, Mapping[str, str]],
     resource_hash: Any,
     environ: Mapping[str, str],
 ) -> Project:
@@ -163,7 +171,7 @@ def project(
         working_dir=working_dir,
         files=files,
         services=tuple(
-            service(n, services[n], services.at.get(n), hashes.get(n, ""), services)
+            service(n, services[n], services.at.get(n), hashes.get(n, ""), services, contents[n])
             for n in sorted(services)
             if services[n]
         ),
@@ -315,6 +323,14 @@ def _health(tree: Map) -> HealthCheck:
     )
 
 
+def _probe(tree: Map) -> Probe | None:
+    if "x-kap-probe" not in tree:
+        return None
+    from kapelle.compose import probe
+
+    return probe.read(tree, lambda *_: None)  # what is wrong with it was told when the tree was checked
+
+
 def _restart(tree: Map, deploy: Any) -> str:
     """deploy.restart_policy beats restart (none → no, any → always)."""
     policy = deploy.get("restart_policy") or {}
@@ -323,10 +339,9 @@ def _restart(tree: Map, deploy: Any) -> str:
         return str(tree.get("restart", ""))
     if condition == "none":
         return "no"
-    if condition == "on-failure":
-        attempts = policy.get("max_attempts")
-        return f"on-failure:{attempts}" if attempts else "on-failure"
-    return "always"
+    name = "on-failure" if condition == "on-failure" else "always"
+    attempts = policy.get("max_attempts")
+    return f"{name}:{attempts}" if attempts else name
 
 
 def _scale(tree: Map, deploy: Any) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from kapelle.sha import sha256_hex
 
 # Settings that don't touch a container that is there: it need not be replaced for them.
 _LEFT_OUT = frozenset(("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach"))
+# … and of deploy, which is mostly for swarm, those that do
+_DEPLOYED = ("resources", "restart_policy")
 
 
 def digest(tree: Any) -> str:
@@ -17,26 +20,37 @@ def digest(tree: Any) -> str:
     return sha256_hex(json.dumps(tree, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-def service_hash(service: Any, project: Any) -> str:
+def effective(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a container what it is: without notes (x-*) and what only plans and swarm read."""
+    own = {
+        k: v for k, v in service.items() if k not in _LEFT_OUT and (not k.startswith("x-") or k.startswith("x-kap-"))
+    }
+    deploy = {k: v for k, v in (own.pop("deploy", None) or {}).items() if k in _DEPLOYED}
+    return {**own, "deploy": deploy} if deploy else own
+
+
+def service_hash(service: Mapping[str, Any], contents: Mapping[str, str]) -> str:
     """A service's hash. Contents of its config and secret files and variables count; replicas don't."""
-    own = {k: v for k, v in service.items() if k not in _LEFT_OUT}
-    deploy = own.get("deploy")
-    if deploy:
-        own["deploy"] = {k: v for k, v in deploy.items() if k != "replicas"}
-    contents = {}
+    return digest([effective(service), contents])
+
+
+def contents(service: Any, project: Any, environ: Mapping[str, str]) -> dict[str, str]:
+    """`configs.KEY` and `secrets.KEY` of a service → a digest of what they hold now."""
+    found = {}
     for kind in ("configs", "secrets"):
         for grant in service.get(kind) or ():
             item = (project.get(kind) or {}).get(grant.get("source")) or {}
-            contents[f"{kind}.{grant.get('source')}"] = _content(item)
-    return digest([own, contents])
+            found[f"{kind}.{grant.get('source')}"] = _content(item, environ)
+    return found
 
 
-def _content(item: Any) -> Any:
+def _content(item: Any, environ: Mapping[str, str]) -> str:
     path = item.get("file")
     if not path:
-        return item.get("content", item.get("environment", ""))
+        text = item.get("content")
+        return sha256_hex(str(environ.get(item.get("environment", ""), "") if text is None else text).encode())
     try:
         with open(path, "rb") as f:
             return sha256_hex(f.read())
     except OSError:
-        return os.path.basename(path)
+        return os.path.basename(str(path))

@@ -202,6 +202,8 @@ def _bind(
 ) -> Project:  # fmt: skip
     from kapelle.compose import bind, hashing
 
+    known = normalise.services(tree)
+    contents = {n: hashing.contents(s, tree, variables) for n, s in known.items()}
     return bind.project(
         tree,
         off,
@@ -210,7 +212,8 @@ def _bind(
         files=tuple(paths),
         env_files=tuple(env_files),
         profiles=active,
-        hashes={n: hashing.service_hash(s, tree) for n, s in normalise.services(tree).items()},
+        hashes={n: hashing.service_hash(s, contents[n]) for n, s in known.items()},
+        contents=contents,
         resource_hash=hashing.digest,
         environ=variables,
     )

@@ -66,6 +66,15 @@ def identity(fd: int) -> int:
     return os.fstat(fd).st_ino
 
 
+def open_home() -> int:
+    """This thread's network namespace, to come back to from another; -1 when that would be refused (`within`)."""
+    home = open_current()
+    if can_return(home):
+        return home
+    os.close(home)
+    return -1
+
+
 def can_return(home: int) -> bool:
     """May a thread that leaves network namespace `home` come back? Not from a user namespace that does not own it."""
     try:
@@ -78,7 +87,7 @@ def can_return(home: int) -> bool:
 def within(netns: int, home: int, call: Callable[[], _T]) -> _T:
     """`call()` in network namespace `netns`: what it makes (sockets, /proc/sys/net writes) belongs there for good.
 
-    `home` is where this thread comes back to; -1 when it could not (`can_return`): a new thread goes instead.
+    `home` is where this thread comes back to; -1 when it could not (`open_home`): a new thread goes instead.
     """
 
     def go() -> _T:

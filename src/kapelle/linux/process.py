@@ -34,6 +34,19 @@ def set_name(name: str) -> None:
     libc.lib.prctl(PR_SET_NAME, buffer, c_ulong(0), c_ulong(0), c_ulong(0))
 
 
+def clear_command_line(text: str) -> None:
+    """Write over what ps(1) and /proc/PID/cmdline show of this process's arguments (proc_pid_stat(5) 48, 49)."""
+    try:
+        with open("/proc/self/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+        begin, end = int(fields[45]), int(fields[46])
+    except (OSError, IndexError, ValueError):
+        return  # an old kernel, or one that hides them: nothing to write over
+    if 0 < begin < end:
+        ctypes.memset(begin, 0, end - begin)
+        ctypes.memmove(begin, text.encode()[: end - begin - 1], min(len(text), end - begin - 1))
+
+
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """close_range(2); without it (before Linux 5.9) descriptors are closed one by one."""
     try:

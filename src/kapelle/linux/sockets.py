@@ -35,11 +35,11 @@ class Open(NamedTuple):
     uid: int
 
 
-def listening(protocol: str) -> Iterator[Open]:
-    """Sockets that listen (tcp) or are bound (udp), IPv4 and IPv6."""
+def listening(protocol: str, process: int | str = "thread-self") -> Iterator[Open]:
+    """Sockets that listen (tcp) or are bound (udp), IPv4 and IPv6, in the network namespace of a process."""
     for name in (protocol, protocol + "6"):
         try:
-            with open(f"/proc/thread-self/net/{name}", "rb") as f:
+            with open(f"/proc/{process}/net/{name}", "rb") as f:
                 next(f, None)
                 for line in f:
                     fields = line.split()

@@ -48,6 +48,21 @@ class HealthCheck(NamedTuple):
     start_interval: float | None = None
 
 
+class Probe(NamedTuple):
+    """`x-kap-probe`: a health check that the engine makes itself, without a program in the image."""
+
+    kind: str  # tcp, http, file, log
+    port: int = 0  # tcp, http
+    path: str = ""  # http, file
+    status: int = 0  # http; 0: any from 200 to 399
+    pattern: str = ""  # log: a regular expression
+    timing: HealthCheck = HealthCheck()
+
+    def __str__(self) -> str:
+        about = {"tcp": self.port, "http": f"http://localhost:{self.port}{self.path}", "file": self.path}
+        return f"x-kap-probe {self.kind} {about.get(self.kind, self.pattern)}"
+
+
 class Dependency(NamedTuple):
     service: str
     condition: str = "service_started"  # service_healthy, service_completed_successfully
@@ -136,7 +151,10 @@ class Service(NamedTuple):
     network_mode: str = ""  # "", none, host, bridge, service:X, container:X
     depends_on: tuple[Dependency, ...] = ()  # implied ones (links, network_mode, …) included
     healthcheck: HealthCheck | None = None
-    restart: str = ""  # "", no, always, unless-stopped, on-failure[:N]
+    probe: Probe | None = None  # x-kap-probe
+    restart: str = ""  # "", no, always[:N], unless-stopped, on-failure[:N]
+    restart_delay: float | None = None  # deploy.restart_policy: instead of the growing pause
+    restart_window: float | None = None  # deploy.restart_policy: a run this long is a success
     scale: int = 1
     container_name: str = ""
     hostname: str = ""
@@ -195,6 +213,7 @@ class Service(NamedTuple):
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
     extensions: tuple[tuple[str, Any], ...] = ()  # x-*
+    contents: tuple[tuple[str, str], ...] = ()  # "configs.KEY", "secrets.KEY" → digest of what they hold
     config_hash: str = ""  # 64 hex: digest of what forces a recreate
     raw: Mapping[str, Any] = {}  # canonical tree, as `config --format json` prints it
     where: Mapping[str, Position] = {}  # "ports[0].target" -> where it was written

@@ -16,10 +16,10 @@ def chosen(observed: Observed, targets: Sequence[str], *, oneoff: bool = False) 
     return [c for c in observed.containers if (oneoff or not c.oneoff) and (not targets or c.service in targets)]
 
 
-def stop(observed: Observed, targets: Sequence[str] = (), timeout: float | None = None) -> Plan:
-    """Stop what runs, dependents first."""
+def stop(observed: Observed, targets: Sequence[str] = (), timeout: float | None = None, *, halt: bool = False) -> Plan:
+    """Stop what runs, dependents first. `halt`: the machine goes down, what has a restart policy is to come back."""
     builder = Builder()
-    plan_stop(builder, chosen(observed, targets), observed.containers, "stop", timeout=timeout)
+    plan_stop(builder, chosen(observed, targets), observed.containers, "stop", timeout=timeout, halt=halt)
     return builder.plan()
 
 
@@ -70,7 +70,10 @@ def start(observed: Observed, targets: Sequence[str] = (), *, wait: bool = False
 def restart(
     observed: Observed, targets: Sequence[str] = (), *, timeout: float | None = None, deps: bool = True
 ) -> Plan:
-    """Restart containers in dependency order; dependents with restart: true follow unless `deps` is false."""
+    """Restart containers in dependency order; dependents with restart: true follow unless `deps` is false.
+
+    A dependent waits for the condition it has on a service that is restarted, too.
+    """
     builder = Builder()
     mine = chosen(observed, targets)
     reasons = {c.name: "restart" for c in mine}
@@ -83,8 +86,15 @@ def restart(
     grouped = order.by_service(mine)
     edges = order.edges_of(mine)
     for name in order.sort(edges):
-        after = [f"restart {c.name}" for needed in edges[name] for c in grouped[needed]]
         for container in grouped[name]:
+            after = [f"restart {c.name}" for needed in edges[name] for c in grouped[needed]]
+            for dependency in order.dependencies(container) if deps else ():
+                names = tuple(c.name for c in grouped.get(dependency.service, ()))
+                if not names or dependency.condition == "service_started":
+                    continue
+                because = f"{name} depends on it"
+                waiting = steps.WaitFor(dependency.service, names, dependency.condition, name, because=because)
+                after.append(builder.add(waiting, STARTING, [f"restart {n}" for n in names]))
             step = steps.RestartContainer(container.name, name, reasons[container.name], timeout)
             builder.add(step, STARTING, sorted(after))
     return builder.plan()

@@ -16,22 +16,32 @@ from kapelle.plan.observed import Container, Observed
 KEYS_LABEL = "dev.kapelle.config-keys"
 # they decide when or how many, not what a container is
 _WITHOUT_EFFECT = frozenset(
-    ("build", "pull_policy", "scale", "deploy", "depends_on", "profiles", "develop", "attach", "container_name_of")
+    ("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach", "container_name_of")
 )
 _DEEP = ("environment", "labels", "sysctls", "healthcheck", "networks", "logging", "ulimits", "extra_hosts")
+_DEPLOYED = ("resources", "restart_policy")  # what of deploy makes a container what it is
 
 
 def digests(service: Service) -> str:
     """`key=digest,…` of the settings that make a container what it is. For names in messages, not for safety."""
-    return ",".join(f"{key}={value}" for key, value in _digests(service.raw))
+    return ",".join(f"{key}={value}" for key, value in _digests(service))
 
 
-def _digests(raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _digests(service: Service) -> Iterator[tuple[str, str]]:
+    for key, content in service.contents:
+        yield f"the content of {key}", _digest(content)
+    raw = service.raw
     for key in sorted(raw):
         if key in _WITHOUT_EFFECT or "," in key or "=" in key:
             continue
+        if key.startswith("x-") and not key.startswith("x-kap-"):
+            continue
         value = raw[key]
-        if key in _DEEP and isinstance(value, Mapping):
+        if key == "deploy":
+            for name in _DEPLOYED:
+                if name in value:
+                    yield f"deploy.{name}", _digest(value[name])
+        elif key in _DEEP and isinstance(value, Mapping):
             for name in sorted(value, key=str):
                 if "," not in str(name) and "=" not in str(name):
                     yield f"{key}.{name}", _digest(value[name])
@@ -59,7 +69,7 @@ def changed_keys(service: Service, container: Container) -> list[str]:
     if not label:
         return []
     before = dict(part.split("=", 1) for part in label.split(",") if "=" in part)
-    now = dict(_digests(service.raw))
+    now = dict(_digests(service))
     words = []
     for key in sorted({*before, *now}):
         if key not in now:

@@ -82,6 +82,7 @@ def plan_stop(
     because: str,
     *,
     timeout: float | None = None,
+    halt: bool = False,
 ) -> dict[str, str]:
     """Stop what is alive, dependents first. Returns container -> key of its stop step."""
     alive = [c for c in containers if c.alive]
@@ -91,7 +92,7 @@ def plan_stop(
     for container in _dependents_first(alive, everyone):
         dependents = [name for name, needs in edges.items() if container.service in needs and name in grouped]
         after = [f"stop {c.name}" for name in dependents for c in grouped[name]]
-        step = steps.StopContainer(container.name, container.service, because, timeout)
+        step = steps.StopContainer(container.name, container.service, because, timeout, halt)
         keys[container.name] = builder.add(step, REMOVING, after)
     return keys
 

@@ -58,22 +58,39 @@ def health_result(state: HealthState, check: HealthCheck, ok: bool, now: float) 
     )
 
 
+class RestartPolicy(NamedTuple):
+    """When to start again. `name`: no, always, unless-stopped, on-failure. `most`: restarts in a row, 0 for any."""
+
+    name: str = "no"
+    most: int = 0
+    delay: float | None = None  # a fixed pause instead of the growing one
+    window: float | None = None  # a run this long counts as a success: the restarts before it are forgotten
+
+
+def restart_policy(text: str, delay: float | None = None, window: float | None = None) -> RestartPolicy:
+    """ "on-failure:3" and the like as a policy."""
+    name, _, most = text.partition(":")
+    return RestartPolicy(name, int(most) if most.isdigit() else 0, delay, window)
+
+
 class RestartState(NamedTuple):
     restarts: int = 0  # restarts in a row
     backoff: float = 0.0
 
 
 def after_exit(
-    policy: str, state: RestartState, exit_code: int, ran: float, stopped_by_user: bool
+    policy: RestartPolicy, state: RestartState, exit_code: int, ran: float, stopped_by_user: bool
 ) -> tuple[RestartState, float | None]:
-    """What follows an exit: the new state, and the delay before a restart or None. `ran` is seconds."""
-    name, _, limit = policy.partition(":")
+    """What follows an exit: the new state, and the delay before a restart or None. `ran` is seconds.
+
+    As Docker: the pause doubles from 0.1 s to a minute and is forgiven by a good run; the count is not.
+    """
     if ran >= _GOOD_RUN:
-        state = RestartState()
-    wanted = name in ("always", "unless-stopped") or (
-        name == "on-failure" and exit_code != 0 and not (limit.isdigit() and state.restarts >= int(limit))
-    )
-    if stopped_by_user or not wanted:
+        state = state._replace(backoff=0.0)
+    if policy.window is not None and ran >= policy.window:
+        state = state._replace(restarts=0)
+    wanted = policy.name in ("always", "unless-stopped") or (policy.name == "on-failure" and exit_code != 0)
+    if stopped_by_user or not wanted or (policy.most and state.restarts >= policy.most):
         return RestartState(), None
     backoff = min(state.backoff * 2, _LONGEST_BACKOFF) if state.backoff else _FIRST_BACKOFF
-    return RestartState(state.restarts + 1, backoff), backoff
+    return RestartState(state.restarts + 1, backoff), backoff if policy.delay is None else policy.delay

@@ -69,6 +69,7 @@ class CreateContainer(NamedTuple):
     remove_on_exit: bool = False
     use_aliases: bool = True  # one-offs answer to the service's names only when asked
     publish: bool = True  # one-offs publish only when asked
+    timeout: float | None = None  # grace for the container that is replaced
 
 
 class StartContainer(NamedTuple):
@@ -82,6 +83,7 @@ class StopContainer(NamedTuple):
     service: str
     because: str = ""
     timeout: float | None = None  # None: the service's grace period
+    halt: bool = False  # the machine goes down: it is to come back at boot
 
 
 class KillContainer(NamedTuple):

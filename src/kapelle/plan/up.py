@@ -59,6 +59,7 @@ class _Up:
         self.have = order.by_service(c for c in observed.containers if not c.oneoff)
         self.made: dict[str, list[str]] = {}  # service -> keys of its create and recreate steps
         self.started: dict[str, list[str]] = {}  # service -> keys of its start steps
+        self.waited: dict[str, list[str]] = {}  # service -> keys of its dependents' waits
         self.names: dict[str, list[str]] = {}  # service -> containers after the plan
 
     def plan(self) -> Plan:
@@ -150,6 +151,7 @@ class _Up:
             replaces=old,
             renew_anonymous=self.options.renew_anonymous,
             labels=((KEYS_LABEL, digests(service)),),
+            timeout=self.options.timeout,
         )
         self.made.setdefault(service.name, []).append(self.builder.add(step, CREATING, after))
         self.names.setdefault(service.name, []).append(name)
@@ -181,6 +183,7 @@ class _Up:
                 timeout=self.options.wait_timeout or None,
             )
             keys.append(self.builder.add(step, STARTING, before))
+            self.waited.setdefault(dependency.service, []).append(keys[-1])
         return keys
 
     def _restart_dependents(self) -> None:
@@ -205,14 +208,18 @@ class _Up:
         return any(key.startswith("recreate ") for key in self.made.get(name, ()))
 
     def _wait(self) -> None:
-        """--wait: each service has reached its goal. A job that others need completed is done when it is completed."""
+        """--wait: each service has reached its goal. A job that others need completed is done when it is completed.
+
+        Services without a check are looked at last: what ended badly while others became healthy is seen.
+        """
         jobs = {
             d.service
             for s in self.services
             for d in s.depends_on
             if d.condition == "service_completed_successfully"
         }  # fmt: skip
-        for service in self.services:
+        checks: list[str] = []
+        for service in sorted(self.services, key=lambda s: not _is_checked(s)):
             names = tuple(self.names.get(service.name, ()))
             if not names:
                 continue
@@ -220,7 +227,12 @@ class _Up:
             step = steps.WaitFor(
                 service.name, names, condition, because="--wait", timeout=self.options.wait_timeout or None
             )
-            self.builder.add(step, STARTING, self.started.get(service.name, ()))
+            # after its dependents' own waits: when both fail, theirs tells the chain
+            before = [*self.started.get(service.name, ()), *self.waited.get(service.name, ())]
+            if _is_checked(service):
+                checks.append(self.builder.add(step, STARTING, before))
+            else:
+                self.builder.add(step, STARTING, [*before, *checks])
 
     def _remove(self, container: Container, because: str) -> None:
         after = []
@@ -228,6 +240,12 @@ class _Up:
             stop = steps.StopContainer(container.name, container.service, because, self.options.timeout)
             after.append(self.builder.add(stop, CLEARING))
         self.builder.add(steps.RemoveContainer(container.name, container.service, because), CLEARING, after)
+
+
+def _is_checked(service: Service) -> bool:
+    """Does the file give it a health check? (An image's own is not known here.)"""
+    check = service.healthcheck
+    return service.probe is not None or (check is not None and check.test is not None and check.test != ("NONE",))
 
 
 def container_name(project: Project, service: Service, number: int, separator: str = "-") -> str:

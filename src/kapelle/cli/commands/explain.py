@@ -27,7 +27,8 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP201": (
         "a published port is taken",
         "Another program listens on the address and port that a service publishes; nothing was created. Stop the "
-        "holder that the message names, or publish another port: the left number under ports:.",
+        "holder that the message names, or publish another port: the left number under ports:. kap up --ports=auto "
+        "(or KAP_PORTS=auto) takes a free one instead and remembers it; kap ps and kap port show which.",
     ),
     "KAP202": (
         "a name or address is taken",
@@ -77,6 +78,16 @@ CODES: dict[str, tuple[str, str]] = {
         "This engine can't do what the key asks. The project runs without it unless it is an error; the message has "
         "the place.",
     ),
+    "KAP321": (
+        "a value that can't be used",
+        "The key is known, but not this value of it, or not beside another key: the message says what would do. "
+        "Nothing was created.",
+    ),
+    "KAP330": (
+        "files could not be copied",
+        "A path is missing, or something is in its way; the message names it. Nothing outside the container's own "
+        "files was touched: a container's links are followed inside it.",
+    ),
     "KAP401": (
         "variables",
         "A ${VARIABLE} is written wrongly or has no value. .env beside the file, --env-file and the environment of "
@@ -113,6 +124,11 @@ CODES: dict[str, tuple[str, str]] = {
         "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
+    "KAP902": (
+        "autostart",
+        "The systemd unit that brings a project back at boot could not be written or enabled, or systemd does not run "
+        "here. kap autostart install --print shows the unit; kap -p NAME autostart boot is what it runs.",
+    ),
     "KAP999": ("a defect of kap", "Not your files' fault. The report that is named holds what is needed to repair it."),
 }
 

@@ -27,5 +27,5 @@ def run(context: Context, args: Args) -> int:
         observed = engine.observe(name)
         common.check_services(context, args.rest, observed.containers)
         plan = acts.start(observed, args.rest, wait=bool(args.wait), timeout=args.wait_timeout or None)
-        context.run_plan(plan, common.project_for_labels(context, observed))
+        common.perform_on_labels(context, plan, observed)
     return 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kapelle.engines.native import hosts, messages
+from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
 from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
@@ -25,6 +25,7 @@ from kapelle.plan import lifecycle
 from kapelle.state import store
 
 if TYPE_CHECKING:
+    from kapelle.engines.native.probes import LogWatch
     from kapelle.engines.native.supervisor import Supervisor
 
 _PIPE = 1 << 18  # bytes a container may write ahead of the supervisor
@@ -32,6 +33,7 @@ _READ = 1 << 18
 _EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
 _F_SETPIPE_SZ = 1031
+_EARLY = 100_000_000  # ns: lines that a program wrote before its start was told
 _SETTLED = 0.5  # seconds after which a program has set up its signal handlers
 
 Answer = Callable[[dict[str, Any]], None]
@@ -45,7 +47,10 @@ class Container:
         self.id = container_id
         self.directory = supervisor.paths.container(supervisor.project, container_id)
         self.intent: dict[str, Any] = store.read_json(f"{self.directory}/container.json")
-        self.status: dict[str, Any] = store.read_json(f"{self.directory}/status.json") or new_status()
+        self.status: dict[str, Any] = {
+            **new_status(),
+            **(store.read_json(f"{self.directory}/status.json") or {}),
+        }
         self.pidfd = -1
         self.sync: socket.socket | None = None
         self.pipes: dict[str, int] = {}
@@ -55,7 +60,7 @@ class Container:
         self.start_error: dict[str, Any] | None = None
         self.logs: Writer | None = None
         self.health: Health | None = None
-        self.restarts = lifecycle.RestartState()
+        self.log_watch: LogWatch | None = None  # for an x-kap-probe of this run's output
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
@@ -110,6 +115,7 @@ class Container:
         supervisor = self.supervisor
         self._write_files(())
         supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
+        self._watch_log()
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["rung"] = supervisor.rung
@@ -145,6 +151,18 @@ class Container:
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)
         supervisor.loop.add(ours.fileno(), self._on_sync)
+
+    def _watch_log(self) -> None:
+        probe = (self.intent["healthcheck"] or {}).get("probe") or {}
+        if probe.get("kind") != "log":
+            return
+        from kapelle.engines.native.probes import LogWatch
+
+        def matched() -> None:
+            # Not from within the reading of a line: what follows may end this very reader.
+            self.supervisor.loop.later(0, lambda: self.health.hurry() if self.health is not None else None)
+
+        self.log_watch = LogWatch(probe["pattern"], matched)
 
     def _namespace(self, mode: str) -> str:
         if not mode.startswith("container:"):
@@ -296,7 +314,15 @@ class Container:
             # It ran and ended between exec and now: _gone tells the rest, but it did start.
             pass
         self.status.update(
-            status="running", started=time.time(), finished=0.0, exit_code=0, oom=False, error="", stopped_by_user=False
+            status="running",
+            started=time.time(),
+            finished=0.0,
+            exit_code=0,
+            oom=False,
+            error="",
+            stopped_by_user=False,
+            halted=False,
+            killed="",
         )
         if self.intent["healthcheck"]:
             self.health = Health(self.supervisor, self)
@@ -360,6 +386,8 @@ class Container:
             self.taps = [t for t in self.taps if not t[0].closed]
             for out, err in self.taps:
                 (err if stream == "stderr" else out).feed(data)
+        if self.log_watch is not None:
+            self.log_watch.feed(stream, data)
         try:
             self._writer().feed(stream, data, time.time_ns())
         except OSError:
@@ -438,19 +466,30 @@ class Container:
             self.health.stop()
             self.health = None
         self.supervisor.event(self, "die", exitCode=str(code))
-        self.restarts, delay = lifecycle.after_exit(
-            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
+        self._decide_restart(code, ran)
+        self.save()
+        self.supervisor.container_ended(self)
+
+    def _decide_restart(self, code: int, ran: float) -> None:
+        """What the policy says of an end. The counts are kept in the status, for a successor."""
+        intent = self.intent
+        policy = lifecycle.restart_policy(
+            str(intent["restart"]), intent.get("restart_delay"), intent.get("restart_window")
         )
+        before = lifecycle.RestartState(int(self.status["in_row"]), float(self.status["backoff"]))
+        after, delay = lifecycle.after_exit(policy, before, code, ran, bool(self.status["stopped_by_user"]))
+        self.status.update(in_row=after.restarts, backoff=after.backoff)
         if delay is not None:
             self.status["status"] = "restarting"
             self.restart_timer = self.supervisor.loop.later(delay, self._restart)
-        self.save()
-        self.supervisor.container_ended(self)
+
+    def forget_restarts(self) -> None:
+        """It is started anew: what happened before does not count."""
+        self.status.update(restarts=0, in_row=0, backoff=0.0)
 
     def _restart(self) -> None:
         self.restart_timer = None
         self.status["restarts"] = int(self.status["restarts"]) + 1
-        self.status["status"] = "exited"
         self.start(lambda _: None, [])
 
     def _cancel_restart(self) -> None:
@@ -499,9 +538,13 @@ class Container:
             return False
         return True
 
-    def stop(self, number: int, timeout: float) -> None:
-        """Ask it to end; after `timeout` seconds (negative: never) kill it. The end is told by `_ended`."""
-        self.status["stopped_by_user"] = True
+    def stop(self, number: int, timeout: float, *, strict: bool = False) -> None:
+        """Ask it to end; after `timeout` seconds (negative: never) kill it. The end is told by `_ended`.
+
+        `killed` in the status says why it was killed: "deaf" when the signal could not have reached it (but not when
+        `strict`), "grace" when its time was over.
+        """
+        self.status.update(stopped_by_user=True, killed="")
         if self.restart_timer is not None:
             self._cancel_restart()
             self.save()
@@ -510,11 +553,13 @@ class Container:
         if self.state == "paused":
             self.unpause()
         age = time.time() - float(self.status["started"])
-        if timeout == 0 or (self.sync is None and age > _SETTLED and self._deaf(number)):
+        deaf = not strict and timeout != 0 and self.sync is None and age > _SETTLED and self._deaf(number)
+        if timeout == 0 or deaf:
+            self.status["killed"] = "deaf" if deaf else ""
             self.signal(signal.SIGKILL)
             return
         self.signal(number)
-        if timeout != 0 and age <= _SETTLED:
+        if not strict and age <= _SETTLED:
             # It has just started and may be about to catch the signal: look again when it has had its time.
             self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number))
         if timeout > 0 and self.kill_timer is None:
@@ -522,15 +567,17 @@ class Container:
 
     def _kill_if_deaf(self, number: int) -> None:
         if self.pidfd >= 0 and self._deaf(number):
+            self.status["killed"] = "deaf"
             self.signal(signal.SIGKILL)
 
     def _kill(self) -> None:
         self.kill_timer = None
+        self.status["killed"] = "grace"
         self.signal(signal.SIGKILL)
 
     def _deaf(self, number: int) -> bool:
         """Pid 1 that neither catches, blocks nor ignores a signal never gets it (pid_namespaces(7)): don't wait."""
-        if self.supervisor.strict or number == signal.SIGKILL or self.intent["launch"]["init"]:
+        if number == signal.SIGKILL or self.intent["launch"]["init"]:
             return False
         if self.intent["launch"]["namespaces"]["pid"] != "own":
             return False
@@ -557,7 +604,7 @@ class Container:
     def adopt(self) -> None:
         """Take over a container that an earlier supervisor started."""
         pid = self.pid
-        if self.state not in ("running", "paused", "restarting"):
+        if self.state not in ("running", "paused"):
             if pid and self.status["boot"] == self.supervisor.boot and self._open_pidfd(pid):
                 # It was being started when our predecessor died: half made, so it ends; who asked asks again.
                 self.signal(signal.SIGKILL)
@@ -565,6 +612,8 @@ class Container:
                 self._release()
                 self.status.update(pid=0)
                 self.save()
+            if self.state == "restarting":
+                self._lost(0)
             return
         if not (self.status["boot"] == self.supervisor.boot and pid and self._open_pidfd(pid)):
             self._lost(pid)
@@ -591,6 +640,11 @@ class Container:
             except (OSError, KapelleError):
                 pass  # it ended just now; _gone tells
         if self.intent["healthcheck"]:
+            self._watch_log()
+            if self.log_watch is not None:
+                since = int(float(self.status["started"]) * 1e9) - _EARLY
+                for record in logs.read(f"{self.directory}/log", since=since):
+                    self.log_watch.feed(record.stream, record.text + b"\n")
             self.health = Health(self.supervisor, self)
             self.health.begin(resumed=True)
 
@@ -615,16 +669,13 @@ class Container:
             self._drain()
         restarting = self.state == "restarting"
         self._release()
-        if not restarting:
-            self.status.update(exit_code=code, finished=when)
-        self.status.update(status="exited", pid=0)
-        ran = when - float(self.status["started"])
-        self.restarts, delay = lifecycle.after_exit(
-            str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
-        )
-        if delay is not None:
-            self.status["status"] = "restarting"
-            self.restart_timer = self.supervisor.loop.later(delay, self._restart)
+        if restarting:  # that is decided already, and the pause begins anew
+            delay = self.intent.get("restart_delay")
+            pause = float(self.status["backoff"]) if delay is None else float(delay)
+            self.restart_timer = self.supervisor.loop.later(pause, self._restart)
+        else:
+            self.status.update(status="exited", exit_code=code, finished=when, pid=0)
+            self._decide_restart(code, when - float(self.status["started"]))
         self.save()
 
 

@@ -12,10 +12,10 @@ import socket
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, secretplace, spec, volumes
+from kapelle.engines.native import client, messages, records, removal, secretplace, spec, stopping, volumes
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -29,6 +29,9 @@ from kapelle.plan.observed import Container, Observed, ObservedImage, ObservedNe
 from kapelle.state import store as files
 from kapelle.state.paths import Paths
 
+if TYPE_CHECKING:
+    from kapelle.engines.native.portchoice import Choice
+
 _LAST_LINES = 5
 
 
@@ -41,6 +44,8 @@ class NativeEngine:
         self.paths = paths
         self.environ = environ
         self.strict = environ.get("KAP_COMPAT") == "strict"
+        self.auto_ports = environ.get("KAP_PORTS") == "auto"
+        self._ports: dict[str, list[Choice]] = {}  # by container: where its ports go that are taken
         self.store = Store(paths.images)
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
@@ -103,7 +108,9 @@ class NativeEngine:
 
         if any(not isinstance(s, steps.PullImage) for s in wanted):
             rung.require()
-        preflight.check(self.paths, wanted, project)
+        # A plan is performed in parts: what was chosen for the whole holds for each.
+        todo = tuple(s for s in wanted if getattr(s, "name", "") not in self._ports)
+        self._ports.update(preflight.check(self.paths, todo, project, auto_ports=self.auto_ports))
 
     def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         self._perform[type(step)](step, project, emit)
@@ -236,6 +243,12 @@ class NativeEngine:
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
         service = step.service
+        if self._ports.get(step.name):
+            from kapelle.engines.native import portchoice
+
+            for choice in self._ports[step.name]:
+                emit(Notice(portchoice.text_of(service.name, choice), level="info"))
+            service = portchoice.moved(service, self._ports[step.name])
         reference = project.image_of(service)
         image = self.images.resolved(reference) or self.store.find(reference)
         if image is None:
@@ -293,7 +306,7 @@ class NativeEngine:
             for name in ("hosts", "resolv.conf", "hostname"):  # bind sources must be there; filled at the start
                 os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
             if old is not None:
-                self._stop_and_remove(old, project)
+                self._stop_and_remove(old, project, step.timeout, emit)
             files.write_json(f"{directory}/container.json", intent, sync=True)
         except BaseException:
             files.remove_tree(data)
@@ -444,6 +457,20 @@ class NativeEngine:
             os.close(fd)
         return path
 
+    def _written_again(self, project: Project, container: Container, service: Service | None) -> None:
+        """After a reboot the texts of configs and secrets are gone: they were kept in memory only."""
+        folder = f"{self.paths.project_run(project.name)}/files/{container.id}/"
+        gone = [source for _, source, _ in container.mounts if source.startswith(folder) and not os.path.exists(source)]
+        if not gone:
+            return
+        if service is None:
+            kind, _, key = os.path.basename(gone[0]).partition("-")
+            raise EngineError(
+                f'{kind} "{key}" of {container.service} is kept in memory only, and gone since the reboot',
+                hint=f"kap up -d {container.service}",
+            )
+        self._files(project, service, container.id)
+
     def _sharing(self, project: Project, service: Service) -> dict[str, str]:
         """Containers by service, for network_mode, ipc and pid `service:X` (and container:X by name)."""
         modes = (service.network_mode, service.ipc, service.pid)
@@ -475,14 +502,19 @@ class NativeEngine:
                     raise EngineError(f"no such container: {name}", where=service.where.get(key))
                 launch["namespaces"][mode] = f"container:{other.id}"
 
-    def _stop_and_remove(self, old: Container, project: Project) -> None:
-        if old.alive or old.pid:
-            client.request(self.paths, project.name, self._stop_message(old, None))
+    def _stop_and_remove(self, old: Container, project: Project, timeout: float | None, emit: Emit) -> None:
+        if old.alive:
+            stopping.stop(self, project, old, timeout, emit)
+        elif old.pid:  # half started
+            client.request(self.paths, project.name, self._kill_message(old))
         client.request(self.paths, project.name, {"op": "forget", "id": old.id}, start=False)
         intent = self._intent(project.name, old.id)
         if intent is not None:
             removal.remove_container(self.paths, project.name, intent, volumes=False)
             self._record(project.name, intent, "destroy")
+
+    def _kill_message(self, container: Container) -> dict[str, Any]:
+        return {"op": "stop", "id": container.id, "signal": "SIGKILL", "timeout": 0}
 
     def intent_of(self, project: str, container_id: str) -> dict[str, Any]:
         return self._intent(project, container_id) or {}
@@ -515,6 +547,9 @@ class NativeEngine:
         service = project.service(container.service)
         if service is not None and service.pre_start and not container.oneoff:
             self._pre_start(project, service, container, emit)
+        if step.name in self._ports and service is not None:
+            self._move_ports(container, service, emit)
+        self._written_again(project, container, service)
         try:
             client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
@@ -522,7 +557,12 @@ class NativeEngine:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
             raise
-        self._hooks(container, "post_start", emit)
+        try:
+            self.hooks(container, "post_start", emit)
+        except EngineError as e:
+            if service is not None:
+                e.where = e.where or next((service.where[p] for p in e.about[1] if p in service.where), None)
+            raise
         emit(Progress("container", step.name, "Started", "done"))
 
     def _pre_start(self, project: Project, service: Service, container: Container, emit: Emit) -> None:
@@ -543,34 +583,36 @@ class NativeEngine:
         emit(Progress("container", name, "Exited", "done"))
         return code
 
-    def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
+    def _move_ports(self, container: Container, service: Service, emit: Emit) -> None:
+        """--ports=auto for a container that is there: it is told before its start, if it was not made just now."""
+        from kapelle.engines.native import portchoice
+
+        choices = self._ports[container.name]
+        if not container.alive and portchoice.move(self.paths, container.project, container.id, service, choices):
+            client.request(self.paths, container.project, {"op": "forget", "id": container.id}, start=False)
+            for choice in choices:
+                emit(Notice(portchoice.text_of(service.name, choice), level="info"))
+
+    def hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)
-        for hook in (intent or {}).get("hooks", {}).get(kind, ()):
+        for number, hook in enumerate((intent or {}).get("hooks", {}).get(kind, ())):
             from kapelle.engines.native.execution import run_hook
 
             code = run_hook(self.paths, container, hook, emit)
             if code:
-                raise EngineError(f"{container.service} {kind} hook exited with status {code}")
-
-    def _stop_message(self, container: Container, timeout: float | None) -> dict[str, Any]:
-        intent = self._intent(container.project, container.id) or {"stop_signal": "SIGTERM", "stop_timeout": 10.0}
-        return {
-            "op": "stop",
-            "id": container.id,
-            "signal": intent["stop_signal"],
-            "timeout": intent["stop_timeout"] if timeout is None else timeout,
-        }
+                error = EngineError(
+                    f"{container.service} {kind} hook exited with status {code}",
+                    details=(("hook", " ".join(hook["args"])),),
+                    hint=f"kap logs {container.service}",
+                )
+                error.about = container.service, (f"{kind}[{number}]", kind)
+                raise error
 
     def _stop(self, step: steps.StopContainer, project: Project, emit: Emit) -> None:
         emit(Progress("container", step.name, "Stopping", because=step.because))
         container = self._named(project, step.name)
         if container.alive:
-            if container.status == "running":
-                try:
-                    self._hooks(container, "pre_stop", emit)
-                except EngineError as e:
-                    emit(Notice(e.what))
-            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+            stopping.stop(self, project, container, step.timeout, emit, halt=step.halt)
         emit(Progress("container", step.name, "Stopped", "done"))
 
     def _kill(self, step: steps.KillContainer, project: Project, emit: Emit) -> None:
@@ -585,14 +627,9 @@ class NativeEngine:
         emit(Progress("container", step.name, "Restarting", because=step.because))
         container = self._named(project, step.name)
         if container.alive:
-            if container.status == "running":
-                try:
-                    self._hooks(container, "pre_stop", emit)
-                except EngineError as e:
-                    emit(Notice(e.what))
-            client.request(self.paths, project.name, self._stop_message(container, step.timeout))
+            stopping.stop(self, project, container, step.timeout, emit)
         client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
-        self._hooks(container, "post_start", emit)
+        self.hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
 
     def _pause(self, step: steps.PauseContainer, project: Project, emit: Emit) -> None:
@@ -616,7 +653,7 @@ class NativeEngine:
             if not step.force:
                 raise EngineError(f"container {step.name} is running", hint=f"kap stop {step.service}")
         if container.alive or container.pid:  # half started counts too
-            client.request(self.paths, project.name, self._stop_message(container, 0))
+            client.request(self.paths, project.name, self._kill_message(container))
         client.request(self.paths, project.name, {"op": "forget", "id": container.id}, start=False)
         intent = self._intent(project.name, container.id)
         if intent is not None:

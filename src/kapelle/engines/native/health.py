@@ -8,8 +8,9 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from kapelle.engines.native import messages
+from kapelle.engines.native import messages, probes
 from kapelle.engines.native.loop import Timer
+from kapelle.engines.native.probes import Probing
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 
@@ -37,6 +38,7 @@ class Health:
         self.timer: Timer | None = None
         self.deadline: Timer | None = None
         self.probe = 0  # pid of the running probe
+        self.probing: Probing | None = None  # one of our own that is under way
         self.pidfd = -1
         self.pipe = -1
         self.output = b""
@@ -58,6 +60,9 @@ class Health:
         for timer in (self.timer, self.deadline):
             if timer is not None:
                 timer.cancel()
+        if self.probing is not None:
+            self.probing.close()
+            self.probing = None
         if self.probe:
             self.supervisor.keeper.unwatch(self.probe)
             self._kill()
@@ -65,7 +70,7 @@ class Health:
 
     def hurry(self) -> None:
         """Somebody waits for it: the next probe comes at once, when none is running."""
-        if not self.probe and self.state.status == "starting" and self.timer is not None:
+        if not self.probe and self.probing is None and self.state.status == "starting" and self.timer is not None:
             self.timer.cancel()
             self._run()
 
@@ -77,6 +82,9 @@ class Health:
         self.timer = None
         if self.container.state == "paused":
             self.timer = self.supervisor.loop.later(self.check.interval, self._run)
+            return
+        if self.container.intent["healthcheck"].get("probe"):
+            self._probe()
             return
         test = self.container.intent["healthcheck"]["test"]
         shell = self.container.intent["launch"].get("shell") or ["/bin/sh", "-c"]
@@ -100,6 +108,27 @@ class Health:
         self.supervisor.loop.add(self.sync.fileno(), self._on_sync)
         self.supervisor.keeper.watch(pid, self._ended)
         self.deadline = self.supervisor.loop.later(self.check.timeout, self._too_long)
+
+    def _probe(self) -> None:
+        """A check that we make ourselves (x-kap-probe)."""
+        container = self.container
+        networks = container.status["networks"]
+        addresses = [*(row[1].partition("/")[0] for row in networks if row[1]), "127.0.0.1", "::1"]
+        self.began, self.timed_out = time.time(), False
+        ended = False
+
+        def done(code: int, output: bytes) -> None:
+            nonlocal ended
+            ended, self.probing = True, None
+            if self.deadline is not None:
+                self.deadline.cancel()
+            self._done(code, output)
+
+        self.deadline = self.supervisor.loop.later(self.check.timeout, self._too_long)
+        declared = container.intent["healthcheck"]["probe"]
+        probing = probes.begin(self.supervisor.loop, done, declared, container.pid, addresses, container.log_watch)
+        if not ended:
+            self.probing = probing
 
     def _on_sync(self, _: int) -> None:
         if self.sync is None:
@@ -130,7 +159,15 @@ class Health:
 
     def _too_long(self) -> None:
         self.timed_out = True
+        if self.probing is not None:
+            self.probing.close()
+            self.probing = None
+            self._done(-1, self._exceeded())
+            return
         self._kill()
+
+    def _exceeded(self) -> bytes:
+        return f"Health check exceeded timeout ({self.check.timeout:g}s)".encode()
 
     def _kill(self) -> None:
         try:
@@ -152,7 +189,7 @@ class Health:
         code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         output = self.start_error.encode() or self.output
         if self.timed_out:
-            code, output = -1, f"Health check exceeded timeout ({self.check.timeout:g}s)".encode()
+            code, output = -1, self._exceeded()
         self._close()
         self._done(code, output)
 

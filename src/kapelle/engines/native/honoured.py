@@ -38,8 +38,6 @@ NOT_HONOURED: dict[str, str] = {
     "networks.*.link_local_ips": "link-local addresses are not set by this engine",
     "pull_refresh_after": "images are pulled again by pull_policy or kap pull",
     "deploy.resources.reservations.generic_resources": _SWARM,
-    "deploy.restart_policy.delay": "the pause between restarts is the engine's own; docker compose ignores it too",
-    "deploy.restart_policy.window": "the pause between restarts is the engine's own; docker compose ignores it too",
     "deploy.endpoint_mode": _SWARM,
     "deploy.labels": _SWARM,
     "deploy.placement": _SWARM,

@@ -262,6 +262,7 @@ def _become_init(spec: Spec, sync: socket.socket) -> None:
     _set_stdio([os.open("/dev/null", os.O_RDWR)] * 3, None)
     _close_all_but([0, 1, 2])
     process.set_name("init")
+    process.clear_command_line("init")
     process.prctl(process.PR_SET_DUMPABLE, 0)
     held = frozenset(spec["caps"]) | {"CAP_KILL"}
     if spec["seccomp"] is not None:

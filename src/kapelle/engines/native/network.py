@@ -107,7 +107,7 @@ class ProjectNetwork:
         self.project = project
         self.fds: dict[str, int] = {name: fd for name, fd in fds.items() if name.startswith(_OURS)}
         self._loop = loop
-        self._home = namespaces.open_current()
+        self._home = namespaces.open_home()  # -1 rootless: threads go to other namespaces instead
         self._networks: dict[str, _Bridge] = {}
         self._attached: dict[str, _Attachment] = {}
         self._published: dict[str, list[_Published]] = {}
@@ -117,9 +117,6 @@ class ProjectNetwork:
         self._upstream = Upstream(loop, _RESOLV_CONF)
         self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
         try:
-            if not namespaces.can_return(self._home):
-                os.close(self._home)
-                self._home = -1  # rootless: threads go to other namespaces instead
             fresh = "netns" not in self.fds
             if fresh:
                 self.fds["netns"] = namespaces.new_netns(self._home)

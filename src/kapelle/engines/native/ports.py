@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kapelle.engines.native import witness
 from kapelle.errors import EngineError
-from kapelle.linux import sockets
+from kapelle.linux import process, sockets
 
 ANY4, ANY6 = "0.0.0.0", "::"
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -130,36 +131,70 @@ def _refusal(port: PortSpec, error: OSError, host: str, number: int) -> EngineEr
     if port.published_end > port.published:
         span = f"-{port.published_end}"
     details: list[tuple[str, str]] = []
-    holder = holder_of(host, number, port.protocol)
+    holder, project = holder_of(host, number, port.protocol)
     if holder:
         details.append(("held by", holder))
     free = free_near(host, number, port.protocol)
     if free:
         details.append(("free now", str(free)))
     start = port.published if span else number
+    hint = "publish another port, or stop what holds it"
+    if free:
+        hint = f"kap up --ports=auto   (takes {free}, and remembers it for this directory)"
+    if project:
+        hint += f"\nkap -p {project} down"
     plural = "ports" if span else "port"
     verb = "are all" if span else "is already"
     return EngineError(
         f"{plural} {start}{span}{kind} on {shown} {verb} taken; nothing was created.",
         code="KAP201",
         details=tuple(details),
-        hint=(f"publish another port, such as {free}, or " if free else "publish another port, or ")
-        + "stop what holds it (another Kapelle project: kap ls, then kap down -p NAME)",
+        hint=hint,
     )
 
 
-def holder_of(host: str, port: int, protocol: str) -> str:
-    """ "postgres (pid 8123, user anna)" of whoever listens there, as far as it may be seen; "" when nobody is found."""
+def holder_of(host: str, port: int, protocol: str) -> tuple[str, str]:
+    """Whoever listens there, as far as it may be seen: ("postgres (pid 8123, user anna) since 09:12", "").
+
+    ("project shop", "shop") when it is one of ours; ("", "") when nobody is found.
+    """
     wanted = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     matching = [s for s in sockets.listening(protocol) if s.port == port and _meet(s.address, wanted)]
     if not matching:
-        return ""
+        return "", ""
     pids = witness.holders({s.inode for s in matching})
     for s in matching:
         pid = pids.get(s.inode)
         if pid is not None:
-            return f"{_command(pid)} (pid {pid}, user {_user(s.uid)})"
-    return f"a process of user {_user(matching[0].uid)}"
+            project = _project(pid)
+            if project:
+                return f"the Kapelle project {project} (pid {pid})", project
+            return f"{_command(pid)} (pid {pid}, user {_user(s.uid)}){_since(pid)}", ""
+    return f"a process of user {_user(matching[0].uid)}", ""
+
+
+def _project(pid: int) -> str:
+    """The project of a keeper or supervisor, from its last argument (client.spawn); "" for any other process."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            words = f.read().split(b"\0")
+        if not any(b"kapelle.engines.native" in word for word in words):
+            return ""
+        import json
+
+        return str(json.loads(words[-2])["project"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return ""
+
+
+def _since(pid: int) -> str:
+    """ " since 09:12", or with the day when that was not within one."""
+    ticks = process.start_time(pid)
+    if not ticks:
+        return ""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    form = "%H:%M" if age < 86400 else "%Y-%m-%d %H:%M"
+    return f" since {time.strftime(form, time.localtime(time.time() - age))}"
 
 
 def _meet(one: bytes, other: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
@@ -10,22 +11,33 @@ from kapelle.model.service import Mount, Service
 from kapelle.plan import steps
 from kapelle.state.paths import Paths
 
+if TYPE_CHECKING:
+    from socket import socket
 
-def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> None:
-    """Raise the mistakes that creating and starting these containers would meet. Makes missing bind folders."""
+    from kapelle.engines.native.portchoice import Choice
+
+
+def check(
+    paths: Paths, wanted: tuple[steps.Step, ...], project: Project, *, auto_ports: bool = False
+) -> dict[str, list[Choice]]:
+    """Raise the mistakes that creating and starting these containers would meet. Makes missing bind folders.
+
+    With `auto_ports`, ports that are taken are no mistake: the answer has where they go instead, by container.
+    """
     creating = {s.name: s.service for s in wanted if isinstance(s, steps.CreateContainer)}
-    starting = {s.name for s in wanted if isinstance(s, steps.StartContainer)}
     mistakes: list[KapelleError] = []
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
-    replaced = {s.name for s in wanted if isinstance(s, steps.CreateContainer) and s.replaces and s.replaces.alive}
-    mistakes += _ports(
-        {
-            name: service
-            for name, service in creating.items()
-            if name in starting and name not in replaced and _publishes(wanted, name)
-        }
-    )
+        if service.stop_signal:
+            from kapelle.engines.native.signals import signal_number
+
+            try:
+                signal_number(service.stop_signal)
+            except KapelleError as e:
+                text = f'service "{service.name}": stop_signal: {e.what}'
+                mistakes.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP320"))
+    choices, taken = _ports(paths, wanted, project, auto=auto_ports)
+    mistakes += taken
     if len(mistakes) == 1:
         raise mistakes[0]
     if mistakes:
@@ -34,10 +46,7 @@ def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> Non
         for mount in service.mounts:
             if mount.type == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, exist_ok=True)
-
-
-def _publishes(wanted: tuple[steps.Step, ...], name: str) -> bool:
-    return any(isinstance(s, steps.CreateContainer) and s.name == name and s.publish for s in wanted)
+    return choices
 
 
 def _bind_sources(service: Service, project: Project) -> list[KapelleError]:
@@ -99,27 +108,44 @@ def _missing_file(mount: Mount, shown: str, where: Position | None) -> EngineErr
     )  # fmt: skip
 
 
-def _ports(services: dict[str, Service]) -> list[KapelleError]:
-    """Try to reserve each published port, then let go: the start does it for good."""
-    from kapelle.engines.native import ports
-    from kapelle.engines.native.network import PortSpec
+def _ports(
+    paths: Paths, wanted: tuple[steps.Step, ...], project: Project, *, auto: bool
+) -> tuple[dict[str, list[Choice]], list[KapelleError]]:
+    """Try to reserve each published port, then let go: the start does it for good. (what moves, what can't be had)"""
+    if not any(s.ports for s in project.services):
+        return {}, []
+    from kapelle.engines.native import portchoice, records
 
-    held = []
+    have = records.containers(paths, project.name)
+    own = portchoice.freed(wanted, have)
+    held: list[socket] = []
+    choices: dict[str, list[Choice]] = {}
     mistakes: list[KapelleError] = []
+    memory = portchoice.Memory(paths, project)
     try:
-        for service in services.values():
-            for number, port in enumerate(service.ports):
-                first, _, last = port.published.partition("-")
-                if not first or service.network_mode not in ("", "bridge", "default"):
-                    continue
-                wanted = PortSpec(port.host_ip, int(first), int(last or first), port.target, port.protocol)
-                try:
-                    held += ports.reserve((wanted,))
-                except EngineError as e:
-                    e.where = e.where or service.where.get(f"ports[{number}]") or service.where.get("ports")
-                    e.details = (("wanted by", f"service {service.name}"), *e.details)
-                    mistakes.append(e)
+        for name, service, number in portchoice.publishing(wanted, project, have):
+            if auto:
+                choices[name] = portchoice.choose(memory, service, number, own, held)
+            else:
+                there = next((c.id for c in have if c.name == name), "")
+                mistakes += _taken(portchoice.as_made(paths, project.name, there, service), own, held)
     finally:
         for sock in held:
             sock.close()
+    memory.save()
+    return choices, mistakes
+
+
+def _taken(service: Service, own: frozenset[tuple[int, str]], held: list[socket]) -> list[KapelleError]:
+    from kapelle.engines.native import portchoice
+
+    mistakes: list[KapelleError] = []
+    for number, port in enumerate(service.ports):
+        wanted = portchoice.spec_of(port)
+        error = portchoice.take(wanted, own, held) if wanted else None
+        if error is not None:
+            error.where = error.where or service.where.get(f"ports[{number}]") or service.where.get("ports")
+            shown = f"{port.host_ip}:" * bool(port.host_ip) + f"{port.published}:{port.target}"
+            error.details = (("wanted by", f'service {service.name}   "{shown}"'), *error.details)
+            mistakes.append(error)
     return mistakes

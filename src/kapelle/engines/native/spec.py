@@ -11,7 +11,7 @@ from kapelle.images.types import Image
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
 from kapelle.model.project import Project
-from kapelle.model.service import HealthCheck, Mount, NetworkAttachment, Service
+from kapelle.model.service import HealthCheck, Mount, NetworkAttachment, Probe, Service
 
 LABEL = "com.docker.compose."
 _DEFAULT_SHM = 64 << 20
@@ -71,9 +71,11 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "labels": _labels(project, service, image, inputs),
         "exposed": _exposed(service, config),
         "restart": restart_policy(service),
+        "restart_delay": service.restart_delay,
+        "restart_window": service.restart_window,
         "stop_signal": service.stop_signal or config.get("StopSignal") or "SIGTERM",
         "stop_timeout": 10.0 if service.stop_grace_period is None else service.stop_grace_period,
-        "healthcheck": health(service.healthcheck, config.get("Healthcheck")),
+        "healthcheck": health(service.healthcheck, config.get("Healthcheck"), service.probe),
         "network_mode": service.network_mode,
         "networks": _networks(project, service, inputs),
         "ports": _ports(service) if inputs.publish and namespaces["net"] == "own" else [],
@@ -147,8 +149,21 @@ def environment(service: Service, config: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in env.items()]
 
 
-def health(wanted: HealthCheck | None, image: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The health check that runs, times in seconds; None when there is none. OCI times are nanoseconds."""
+_TIMES: dict[str, Any] = {"interval": 30.0, "timeout": 30.0, "retries": 3, "start_period": 0.0, "start_interval": 5.0}
+
+
+def health(
+    wanted: HealthCheck | None, image: Mapping[str, Any] | None, probe: Probe | None = None
+) -> dict[str, Any] | None:
+    """The health check that runs, times in seconds; None when there is none. OCI times are nanoseconds.
+
+    A test in the file comes first, then its x-kap-probe, then what the image says.
+    """
+    if probe is not None and (wanted is None or wanted.test is None):
+        times = dict(_TIMES)
+        for given in (wanted, probe.timing):
+            times.update({k: v for k, v in (given._asdict() if given else {}).items() if k != "test" and v})
+        return {"test": [str(probe)], **times, "probe": {**probe._asdict(), "timing": None}}
     have: dict[str, Any] = {}
     if image:
         have = {
@@ -164,8 +179,7 @@ def health(wanted: HealthCheck | None, image: Mapping[str, Any] | None) -> dict[
     test = have.get("test") or []
     if not test or test[0] == "NONE":
         return None
-    defaults = {"interval": 30.0, "timeout": 30.0, "retries": 3, "start_period": 0.0, "start_interval": 5.0}
-    return {"test": test, **{k: have.get(k) or d for k, d in defaults.items()}}
+    return {"test": test, **{k: have.get(k) or d for k, d in _TIMES.items()}}
 
 
 def restart_policy(service: Service) -> str:

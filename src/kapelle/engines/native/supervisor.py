@@ -31,6 +31,7 @@ from kapelle.engines.native.container import Container
 from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
 from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
@@ -116,6 +117,12 @@ class KeeperChannel:
 class Client:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+
+    def has_left(self) -> bool:
+        """Has the other side closed its end? (SOCK_SEQPACKET: what it sent before can still be read)"""
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         try:
@@ -237,6 +244,11 @@ class Supervisor:
         if message is None:
             self._hang_up(client)
             return
+        if client.has_left():
+            # Its request waited while we were restarted, and by now another command may have done otherwise.
+            for fd in fds:
+                os.close(fd)
+            return  # the end of the connection is served next
         handler = getattr(self, f"do_{message.get('op')}", None)
         try:
             if handler is None:
@@ -289,6 +301,8 @@ class Supervisor:
     def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         container = self._the(message)
         container.terminal_given = bool(message.get("terminal"))
+        if not container.alive:
+            container.forget_restarts()
 
         def answer(reply: dict[str, Any]) -> None:
             if "ok" in reply and container.terminal_given and container.terminal >= 0:
@@ -302,10 +316,13 @@ class Supervisor:
         container = self._the(message)
         if not container.alive:
             container.status["stopped_by_user"] = True
+            container.save()
             client.answer({"ok": True, "already": True, "status": container.status})
             return
         self.waiters.append(Waiter(client, [container.id], "exited"))
-        container.stop(signal_number(str(message["signal"])), float(message["timeout"]))
+        container.status["halted"] = bool(message.get("halt"))
+        strict = self.strict or bool(message.get("strict"))
+        container.stop(signal_number(str(message["signal"])), float(message["timeout"]), strict=strict)
 
     def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         container = self._the(message)
@@ -651,18 +668,6 @@ def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> st
     if until == "healthy" and health != "healthy":
         return "failed"  # it has no health check
     return "reached"
-
-
-def signal_number(name: str) -> int:
-    """A signal's number from SIGTERM, TERM or 15; KapelleError for anything else."""
-    if name.isdigit() and 0 < int(name) < 65:
-        return int(name)
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    base, plus, offset = full.partition("+")
-    number = getattr(signal, base, None)
-    if not isinstance(number, int):
-        raise KapelleError(f"invalid signal: {name}", hint="use a name such as SIGTERM or a number")
-    return int(number) + (int(offset) if plus and offset.isdigit() else 0)
 
 
 def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -> None:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kapelle.engines.native import client, messages
-from kapelle.errors import EngineError, Position
+from kapelle.errors import EngineError
 from kapelle.events import Emit, Notice, Progress
+from kapelle.linux import sockets
 from kapelle.model.project import Project
 from kapelle.plan import steps
 from kapelle.plan.observed import Container
@@ -16,6 +17,7 @@ from kapelle.plan.observed import Container
 if TYPE_CHECKING:
     from kapelle.engines.native.engine import NativeEngine
 
+_OUR_DNS = bytes((127, 0, 0, 11))
 _UNTIL = {
     "service_started": "running",
     "service_healthy": "healthy",
@@ -36,7 +38,7 @@ def wait_for(engine: NativeEngine, step: steps.WaitFor, project: Project, emit: 
     results = _ask(engine, step, project, [c.id for c in have])
     for container in have:
         status = results.get(container.id)
-        problem = _problem(step, container, status)
+        problem = _problem(step, container, status, strict=engine.strict)
         if problem:
             error = _error(engine, step, project, container, status, problem)
             if step.required or not step.wanted_by:
@@ -68,8 +70,8 @@ def _ask(engine: NativeEngine, step: steps.WaitFor, project: Project, ids: list[
             return dict(client.checked(answer).get("results", {}))
 
 
-def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] | None) -> str:
-    """What stands in the way; "" when the condition holds."""
+def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] | None, *, strict: bool) -> str:
+    """What stands in the way; "" when the condition holds. `strict`: as Compose, which wants even a job to run on."""
     if status is None:
         return f"container {container.name} was removed"
     if step.condition == "service_completed_successfully":
@@ -77,7 +79,8 @@ def _problem(step: steps.WaitFor, container: Container, status: dict[str, Any] |
             status["exit_code"]
         ) else ""  # fmt: skip
     if status["status"] in ("exited", "dead", "created"):
-        if step.condition == "running_or_healthy" and status["status"] == "exited" and not status["exit_code"]:
+        ended_well = status["status"] == "exited" and not status["exit_code"]
+        if step.condition == "running_or_healthy" and ended_well and not strict:
             return ""
         return f"container {container.name} exited ({status['exit_code']})"
     if step.condition in ("service_healthy", "running_or_healthy"):
@@ -97,37 +100,67 @@ def _error(
     problem: str,
 ) -> EngineError:
     details: list[tuple[str, str]] = []
-    where = _place(project, step)
+    hint = f"kap logs {step.service}"
     if step.wanted_by:
         details.append(("chain", f"{step.wanted_by} -> {step.service} (condition: {step.condition})"))
     if status is not None:
+        intent = engine.intent_of(project.name, container.id)
         if status["status"] == "exited":
             ran = max(0.0, status["finished"] - status["started"])
-            details.append((step.service, f"exit {status['exit_code']} after {ran:.1f} s, run {status['run']}"))
+            policy = f"restart: {intent.get('restart', 'no')}"
+            text = f"exit {status['exit_code']} after {ran:.1f} s, run {status['run']}, {policy}"
+            details.append((step.service, text))
+        if status.get("error"):
+            details.append(("because", str(status["error"])))
         probe = (status.get("health_log") or [None])[-1]
-        if status["health"] == "unhealthy" and probe:
-            test = " ".join(engine.intent_of(project.name, container.id)["healthcheck"]["test"])
-            details.append(("probe", test))
-            output = probe["output"].strip().splitlines()
-            details.append(("last", f"exit {probe['code']}: {output[-1] if output else 'no output'}"))
+        if status["health"] in ("unhealthy", "starting") and probe:
+            details += _probe(status, probe, intent)
+            if status["health"] == "unhealthy" and missing_program(probe["code"], probe["output"]):
+                meaning, hint = _without_tool(container, step.service)
+                details.append(("meaning", meaning))
     for number, line in enumerate(engine.last_lines(container)):
         details.append(("last lines" if number == 0 else "", line))
     prefix = "dependency failed to start: " if step.wanted_by and "didn't complete" not in problem else ""
-    return EngineError(
-        f"{prefix}{problem}",
-        where=where,
-        details=tuple(details),
-        hint=f"kap logs {step.service}",
-        code="KAP302" if "unhealthy" in problem else "KAP301",
+    error = EngineError(
+        f"{prefix}{problem}", details=tuple(details), hint=hint, code="KAP302" if "unhealthy" in problem else "KAP301"
+    )
+    error.about = name, paths = _place(step)
+    service = project.service(name)
+    if service is not None:
+        error.where = next((service.where[path] for path in paths if path in service.where), None)
+    return error
+
+
+def _probe(status: dict[str, Any], probe: dict[str, Any], intent: dict[str, Any]) -> list[tuple[str, str]]:
+    check = intent["healthcheck"]
+    test = " ".join(check["test"])
+    output = probe["output"].strip().splitlines()
+    last = f"exit {probe['code']}: {output[-1] if output else 'no output'}"
+    if status["health"] == "starting":
+        return [("probe", f"{test} (not healthy yet)"), ("last", last)]
+    after = f"{status['failing']} of {check['retries']} probes failed ({probe['end'] - status['started']:.1f} s)"
+    return [("probe", test), ("after", after), ("last", last)]
+
+
+def missing_program(code: int, output: str) -> bool:
+    """Did a probe fail because what it runs is not in the image? A shell says so by 126 or 127, or in words."""
+    return code in (126, 127) or (code > 0 and "not found" in output.lower())
+
+
+def _without_tool(container: Container, service: str) -> tuple[str, str]:
+    """(what it means that the probe's program is missing, what to do instead)."""
+    ports = sorted({s.port for s in sockets.listening("tcp", container.pid) if s.address != _OUR_DNS})
+    own = f"the probe program is not in image '{container.image}'; the service itself is running"
+    if not ports:
+        return own, f'use an engine-side probe on {service}, such as  x-kap-probe: {{log: "ready"}}'
+    listed = ", ".join(map(str, ports[:5]))
+    return f"{own}\nand listens on {listed}", (
+        f"use an engine-side probe on {service} in place of the healthcheck:  x-kap-probe: {{tcp: {ports[0]}}}"
     )
 
 
-def _place(project: Project, step: steps.WaitFor) -> Position | None:
+def _place(step: steps.WaitFor) -> tuple[str, tuple[str, ...]]:
     """Where the file says that it waits: the dependent's depends_on, else the service."""
-    service = project.service(step.wanted_by) if step.wanted_by else project.service(step.service)
-    if service is None:
-        return None
-    for path in (f"depends_on.{step.service}", "depends_on") if step.wanted_by else ("healthcheck", ""):
-        if path in service.where:
-            return service.where[path]
-    return None
+    if step.wanted_by:
+        return step.wanted_by, (f"depends_on.{step.service}", "depends_on", "")
+    return step.service, ("healthcheck.test", "healthcheck", "x-kap-probe", "")
