@@ -190,24 +190,26 @@ def mount_kernel_trees(*, shm_size: int, privileged: bool, own_net: bool, tty_gi
             raise
 
 
-def mount_cgroups() -> None:
-    """A read-only view of the container's own groups at /sys/fs/cgroup, where the kernel allows one."""
+def mount_cgroups(*, read_only: bool = True) -> None:
+    """A view of the container's own groups at /sys/fs/cgroup, where the kernel allows one."""
     target = "/sys/fs/cgroup"
     if not os.path.isdir(target):
         return
     nothing = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
+    protected = m.MS_RDONLY if read_only else 0
     with open("/proc/self/cgroup") as f:
         rows = [line.rstrip("\n").split(":", 2) for line in f]
     controllers = [names for _, names, _ in rows if names and not names.startswith("name=")]
     try:
         if not controllers:
-            m.mount("cgroup2", target, "cgroup2", nothing | m.MS_RDONLY)
+            m.mount("cgroup2", target, "cgroup2", nothing | protected)
             return
         m.mount("tmpfs", target, "tmpfs", nothing, "mode=755")
         for names in controllers:
             os.mkdir(f"{target}/{names}", 0o755)
-            m.mount("cgroup", f"{target}/{names}", "cgroup", nothing | m.MS_RDONLY, names)
-        m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY | nothing)
+            m.mount("cgroup", f"{target}/{names}", "cgroup", nothing | protected, names)
+        if read_only:
+            m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY | nothing)
     except OSError:
         pass  # only a view: programs then read no limits, as on a host without cgroups
 

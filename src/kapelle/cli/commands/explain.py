@@ -77,6 +77,20 @@ CODES: dict[str, tuple[str, str]] = {
         "This engine can't do what the key asks. The project runs without it unless it is an error; the message has "
         "the place.",
     ),
+    "KAP321": (
+        "a limit or device that can't be",
+        "A limit is out of its range or larger than this machine, or a device is not here; Docker refuses it too. "
+        "Nothing was created. The message has the place.",
+    ),
+    "KAP322": (
+        "a security option",
+        "security_opt has an option that is not known, or a seccomp profile that can't be read. Nothing was created.",
+    ),
+    "KAP323": (
+        "no such GPU or device",
+        "gpus:, devices: or deploy.resources.reservations.devices asks for a device that no CDI specification "
+        "describes and no driver offers. Nothing was created. kap reads /etc/cdi and /var/run/cdi.",
+    ),
     "KAP401": (
         "variables",
         "A ${VARIABLE} is written wrongly or has no value. .env beside the file, --env-file and the environment of "
@@ -111,6 +125,11 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP701": (
         "containers can't be started as this user",
         "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
+    ),
+    "KAP801": (
+        "the kernel killed a service",
+        "It ran out of memory: of its mem_limit, or the machine's. Exit code 137 is signal 9. Raise mem_limit, or let "
+        "the program use less; kap ps -a shows which containers ended so.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
     "KAP999": ("a defect of kap", "Not your files' fault. The report that is named holds what is needed to repair it."),

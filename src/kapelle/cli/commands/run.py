@@ -11,12 +11,14 @@ from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
 from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
+from kapelle.events import Notice
 from kapelle.plan import order
 from kapelle.plan.run import RunOptions
 from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.events import Emit
     from kapelle.model.project import Project
     from kapelle.model.service import Mount, Port
 
@@ -96,12 +98,17 @@ def run(context: Context, args: Args) -> int:
         context.renderer.settle()
         project = project._replace(services=tuple(create.service if s.name == target else s for s in project.services))
         if args.detach:
-            context.engine().perform(StartContainer(create.name, target), project, _silent)
+            context.engine().perform(StartContainer(create.name, target), project, _notices_of(context))
             made = next(c for c in context.engine().observe(project.name).containers if c.name == create.name)
             context.stdout.write(f"{made.id}\n")
             return 0
         started = _start(context, project, create)
     return _attend(context, project, create, started, forward=bool(args.interactive))
+
+
+def _notices_of(context: Context) -> Emit:
+    """Only the notices: the one-off has no progress lines of its own (cli.md 2)."""
+    return lambda event: context.emit(event) if isinstance(event, Notice) else None
 
 
 def _silent(_: object) -> None:
@@ -114,14 +121,14 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
         context.engine().perform(StartContainer(create.name, create.service.name), project, _silent)
         return None
     from kapelle.cli import terminal
-    from kapelle.engines.native import oneoff
+    from kapelle.engines.native import notes, oneoff
 
     sys.stdout.flush()
     streams = (0, 1, 2)
     if not create.service.stdin_open:
         streams = (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 1, 2)
     try:
-        return oneoff.start(
+        started = oneoff.start(
             context.paths,
             project.name,
             create.name,
@@ -132,6 +139,9 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
     except BaseException:
         context.engine().perform(RemoveContainer(create.name, create.service.name, force=True), project, _silent)
         raise
+    for notice in notes.of(started.notes, create.service):
+        context.emit(notice)
+    return started
 
 
 def _attend(context: Context, project: Project, create: CreateContainer, started: object, *, forward: bool) -> int:

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from kapelle.engines.native import client, messages, removal, spec
+from kapelle.engines.native import client, limits, messages, removal
 from kapelle.engines.native.container_status import new_status
 from kapelle.errors import EngineError
 from kapelle.images.types import RunRequest
@@ -140,7 +140,7 @@ class BuildRunner:
             "network_mode": "" if network == "own" else network, "networks": [row] if network == "own" else [],
             "ports": [], "extra_hosts": [list(p) for p in request.extra_hosts], "dns": [], "dns_search": [],
             "dns_opt": [], "stdin_open": False, "tty": False, "remove_on_exit": False,
-            "logging": {"driver": "", "options": {}}, "mounts": [], "anonymous": [], "limits": spec.no_limits(),
+            "logging": {"driver": "", "options": {}}, "mounts": [], "anonymous": [], "limits": limits.none(),
             "hooks": {},
             "launch": {
                 "lowers": list(request.layers), "upper": request.upper, "work": request.work, "merged": merged,

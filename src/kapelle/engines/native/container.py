@@ -52,12 +52,14 @@ class Container:
         self.terminal_given = False
         self.start_answers: list[Answer] = []
         self.start_error: dict[str, Any] | None = None
+        self.notes: list[tuple[str, str]] = []  # (compose key, why it is not honoured) of this start
         self.logs: Writer | None = None
         self.health: Health | None = None
         self.restarts = lifecycle.RestartState()
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
+        supervisor.cgroups.of(container_id, self.intent["limits"].get("cgroup_parent") or "")
 
     # ---- state ---------------------------------------------------------------------------------------------
 
@@ -109,7 +111,9 @@ class Container:
         self._write_files(())
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
-        spec["cgroups"] = supervisor.cgroups.create(self.id, self.intent["limits"])
+        made = supervisor.cgroups.create(self.id, self.intent["limits"])
+        spec["cgroups"] = made.paths
+        self.notes = list(made.notes)
         if size:
             spec["size"] = size
         streams = given or self._open_streams()
@@ -203,6 +207,8 @@ class Container:
                 # It may have ended by itself; then its own message, which follows, says more.
                 self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
                 self.signal(signal.SIGKILL)
+        elif message.get("at") == "note":
+            self.notes.append((str(message["key"]), str(message["text"])))
         elif message.get("at") == "terminal" and fds:
             self._hold_terminal(fds.pop(0))
         elif "error" in message:
@@ -276,7 +282,7 @@ class Container:
             self.status["health"] = ""
         self.save()
         self.supervisor.event(self, "start")
-        self._answer_start({"ok": True, "status": self.status})
+        self._answer_start({"ok": True, "status": self.status, "notes": self.notes})
 
     def _start_failed(self, error: dict[str, Any]) -> None:
         self.start_error = None
@@ -398,12 +404,17 @@ class Container:
             return
         self._drain()
         oom = self.supervisor.cgroups.oom_killed(self.id)
+        peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
         ran = when_ns / 1e9 - float(self.status["started"] or when_ns / 1e9)
-        self.status.update(status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, health_pid=0)
+        self.status.update(
+            status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, memory_peak=peak, health_pid=0
+        )
         if self.health is not None:
             self.health.stop()
             self.health = None
+        if oom:
+            self.supervisor.event(self, "oom")
         self.supervisor.event(self, "die", exitCode=str(code))
         self.restarts, delay = lifecycle.after_exit(
             str(self.intent["restart"]), self.restarts, code, ran, bool(self.status["stopped_by_user"])
@@ -572,9 +583,10 @@ class Container:
             self._adopt_pipes()
             self._drain()
         restarting = self.state == "restarting"
+        oom = self.supervisor.cgroups.oom_killed(self.id)
         self._release()
         if not restarting:
-            self.status.update(exit_code=code, finished=when)
+            self.status.update(exit_code=code, finished=when, oom=oom)
         self.status.update(status="exited", pid=0)
         ran = when - float(self.status["started"])
         self.restarts, delay = lifecycle.after_exit(

@@ -456,14 +456,21 @@ class NativeEngine:
         container = self._named(project, step.name)
         service = project.service(container.service)
         try:
-            client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+            answer = client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
             if e.where is None and service is not None:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
             raise
+        self._tell_notes(answer, service, emit)
         self._hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
+
+    def _tell_notes(self, answer: Mapping[str, Any], service: Service | None, emit: Emit) -> None:
+        from kapelle.engines.native import notes
+
+        for notice in notes.of(answer.get("notes") or (), service):
+            emit(notice)
 
     def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)
@@ -508,7 +515,8 @@ class NativeEngine:
         container = self._named(project, step.name)
         if container.alive:
             client.request(self.paths, project.name, self._stop_message(container, step.timeout))
-        client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        answer = client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        self._tell_notes(answer, project.service(container.service), emit)
         self._hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kapelle.engines.native import messages, users
+from kapelle.engines.native import devices, messages, users
 from kapelle.linux import caps, fsops, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -110,8 +110,10 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         if mode.startswith("pid:"):  # another container's
             _join_namespace(int(mode[4:]), name, flag)
     for path in spec["cgroups"]:
-        _enter_cgroup(path)
-    ns.unshare(flags | ns.CLONE_NEWCGROUP)
+        _enter_cgroup(path, sync)
+    if spec["namespaces"].get("cgroup") != "host":
+        flags |= ns.CLONE_NEWCGROUP
+    ns.unshare(flags)
     messages.send(sync, {"at": "namespaces"})
 
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
@@ -119,17 +121,18 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.mount_overlay(overlay)
     ops = fsops.in_order([_op(row) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
-    devices = [(_open_device(row["source"]), row) for row in spec["devices"]]
+    rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
+    nodes = [node for row in rows for node in devices.nodes(row["source"], row["target"])]
     fsops.enter_root(overlay.merged)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
         shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own"
     )
-    fsops.mount_cgroups()
+    fsops.mount_cgroups(read_only=not privileged)
     for op in ops:
         _place(op, trees)
-    for info, row in devices:
-        _make_device(info, row["target"])
+    for node in nodes:
+        _make_device(node.info, node.path)
     if spec["namespaces"]["uts"] == "own" and spec["hostname"]:
         socket.sethostname(spec["hostname"])
         if spec["domainname"]:
@@ -158,7 +161,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
 def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None:
     process.prctl(process.PR_SET_DUMPABLE, 0)  # the container must not look into us while we are between
     for path in spec["cgroups"]:
-        _enter_cgroup(path)
+        _enter_cgroup(path, sync)
     ns.setns(pidfd, ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC | ns.CLONE_NEWNET | ns.CLONE_NEWCGROUP)
     os.chdir("/")
     terminal = _open_terminal(sync, spec.get("size")) if spec["tty"] else -1
@@ -182,10 +185,14 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
                 pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
-    rlimits.apply(spec["ulimits"])
+    for name, soft, hard in rlimits.apply(spec["ulimits"]):
+        _note(sync, f"ulimits.{name}", f"the most that may be set here is {soft}:{hard}")
     if spec["oom_score_adj"] is not None:
-        with open("/proc/self/oom_score_adj", "w") as f:
-            f.write(str(spec["oom_score_adj"]))
+        try:
+            with open("/proc/self/oom_score_adj", "w") as f:
+                f.write(str(spec["oom_score_adj"]))
+        except OSError as e:
+            _note(sync, "oom_score_adj", (e.strerror or "refused").lower())
     try:
         os.chdir(spec["cwd"] or "/")
     except OSError as e:
@@ -361,10 +368,6 @@ def _fill_volume(tree: int, target: str) -> None:
         os.rmdir(place)
 
 
-def _open_device(path: str) -> os.stat_result:
-    return os.stat(path)
-
-
 def _make_device(info: os.stat_result, target: str) -> None:
     os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
     old = os.umask(0)
@@ -385,12 +388,18 @@ def _set_sysctl(key: str, value: str) -> None:
         raise LaunchError(f"sysctl {key}={value}: {e.strerror}", subject=f"sysctls.{key}") from None
 
 
-def _enter_cgroup(path: str) -> None:
+def _enter_cgroup(path: str, sync: socket.socket) -> None:
+    """Best effort: without the group there are no limits, which is told."""
     try:
         with open(f"{path}/cgroup.procs", "w") as f:
             f.write("0")
-    except OSError:
-        pass  # best effort: without the group there are no limits, which `up` has said
+    except OSError as e:
+        _note(sync, "", f"limits may be missing: {path}: {e.strerror}")
+
+
+def _note(sync: socket.socket, key: str, text: str) -> None:
+    """What of the file is not honoured, though the start goes on."""
+    _tell(sync, {"at": "note", "key": key, "text": text})
 
 
 def _join_namespace(pid: int, name: str, flag: int) -> None:

@@ -17,6 +17,7 @@ class Started(NamedTuple):
     container: Container
     terminal: int  # master of its terminal; -1 without one
     sock: socket.socket  # holds the supervisor; tells the end
+    notes: tuple[tuple[str, str], ...] = ()  # (compose key, why it is not honoured)
 
     def wait(self) -> int:
         """The exit code, once the container has ended."""
@@ -44,4 +45,5 @@ def start(
         raise
     for fd in fds[1:]:
         os.close(fd)
-    return Started(container, fds[0] if fds else -1, sock)
+    notes = tuple((str(key), str(why)) for key, why in answer.get("notes") or ())
+    return Started(container, fds[0] if fds else -1, sock, notes)

@@ -1,9 +1,10 @@
-"""What can be known not to work before anything is created: missing bind sources, taken ports."""
+"""What can be known not to work before anything is created: bind sources, taken ports, limits, devices, walls."""
 
 from __future__ import annotations
 
 import os
 
+from kapelle.engines.native import limit_checks
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
@@ -16,8 +17,10 @@ def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> Non
     creating = {s.name: s.service for s in wanted if isinstance(s, steps.CreateContainer)}
     starting = {s.name for s in wanted if isinstance(s, steps.StartContainer)}
     mistakes: list[KapelleError] = []
+    machine = limit_checks.Machine.here()
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
+        mistakes += limit_checks.mistakes(service, machine)
     replaced = {s.name for s in wanted if isinstance(s, steps.CreateContainer) and s.replaces and s.replaces.alive}
     mistakes += _ports(
         {

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kapelle.engines.native import limits
 from kapelle.images.types import Image
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
@@ -87,7 +88,7 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "logging": {"driver": service.logging_driver, "options": dict(service.logging_options)},
         "mounts": [[kind, source, target] for kind, source, target in _shown_mounts(service, inputs)],
         "anonymous": [name for name, _ in inputs.volumes.values() if is_anonymous(name)],
-        "limits": _limits(service),
+        "limits": limits.of(service),
         "hooks": {
             "post_start": [_hook(h) for h in service.post_start],
             "pre_stop": [_hook(h) for h in service.pre_stop],
@@ -98,6 +99,7 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "domainname": service.domainname,
             "mounts": mounts,
             "devices": [{"source": s, "target": t} for s, t, _ in service.devices],
+            "all_devices": privileged,
             "args": args,
             "env": environment(service, config),
             "cwd": service.working_dir or config.get("WorkingDir") or "/",
@@ -186,6 +188,7 @@ def _namespaces(service: Service, inputs: Inputs) -> Namespaces:
         "ipc": mode(service.ipc),
         "pid": mode(service.pid),
         "uts": mode(service.uts),
+        "cgroup": "host" if service.cgroup == "host" else "own",
     }
 
 
@@ -336,28 +339,6 @@ def _labels(project: Project, service: Service, image: Image, inputs: Inputs) ->
     labels.update({LABEL + key: value for key, value in own.items()})
     labels.update(dict(inputs.labels))
     return labels
-
-
-def _limits(service: Service) -> dict[str, Any]:
-    return {
-        "memory": service.mem_limit,
-        "memory_swap": service.memswap_limit,
-        "memory_reservation": service.mem_reservation,
-        "cpus": service.cpus,
-        "cpu_shares": service.cpu_shares,
-        "cpu_quota": service.cpu_quota,
-        "cpu_period": service.cpu_period,
-        "cpuset": service.cpuset,
-        "pids": service.pids_limit,
-        "oom_kill_disable": service.oom_kill_disable,
-        "privileged": service.privileged,
-        "devices": [list(d) for d in service.devices],
-    }
-
-
-def no_limits() -> dict[str, Any]:
-    """Limits of a container that asks for none."""
-    return _limits(Service(""))
 
 
 def _hook(hook: Any) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""Limits and devices of a container as the file has them, read back inside it; what can't be is told with its place."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from kapelle.engines.native import cgroup_tree
+from tests.scenarios.conftest import Kap
+
+pytestmark = pytest.mark.root
+
+
+def writable(*controllers: str) -> bool:
+    """May groups be made in all of these v1 hierarchies?"""
+    own = cgroup_tree.own()
+    return all(name in own and os.access(own[name], os.W_OK) for name in controllers)
+
+
+def needs(*controllers: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not writable(*controllers), reason=f"needs writable v1 groups: {', '.join(controllers)}")
+
+
+def says(kap: Kap, settings: str, script: str) -> tuple[int, str, str]:
+    kap.file(f"services:\n  a:\n    image: busybox\n    {settings}\n")
+    done = kap("run", "--rm", "-T", "a", "sh", "-c", script)
+    return done.code, done.out.strip(), done.err
+
+
+def reads(kap: Kap, settings: str, *files: str) -> list[str]:
+    code, out, err = says(kap, settings, " && ".join(f"cat /sys/fs/cgroup/{f}" for f in files))
+    assert code == 0, err
+    return out.splitlines()
+
+
+def block_device() -> str:
+    """A block device of this machine; "" when there is none."""
+    for name in sorted(os.listdir("/dev"), reverse=True):
+        try:
+            if stat.S_ISBLK(os.stat(f"/dev/{name}").st_mode):
+                return f"/dev/{name}"
+        except OSError:
+            continue
+    return ""
+
+
+@needs("memory")
+def test_memory_limits_are_in_the_groups_files_with_as_much_swap_by_default(kap: Kap) -> None:
+    files = ("memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes")
+    mib = 1 << 20
+    assert reads(kap, "mem_limit: 32m", *files) == [str(32 * mib), str(64 * mib)]
+    assert reads(kap, "{mem_limit: 32m, memswap_limit: 40m}"[1:-1].replace(", ", "\n    "), *files) == [
+        str(32 * mib), str(40 * mib),
+    ]  # fmt: skip
+    settings = "deploy: {resources: {limits: {memory: 48m}, reservations: {memory: 16m}}}\n    mem_swappiness: 7"
+    files = (files[0], "memory/memory.soft_limit_in_bytes", "memory/memory.swappiness")
+    assert reads(kap, settings, *files) == [str(48 * mib), str(16 * mib), "7"]
+
+
+@needs("cpu", "cpuset", "pids")
+def test_processors_and_numbers_of_processes_are_limited_as_asked(kap: Kap) -> None:
+    quota = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    assert reads(kap, "cpus: 0.5", *quota) == ["50000", "100000"]
+    assert reads(kap, "cpu_quota: 20000\n    cpu_period: 40000", *quota) == ["20000", "40000"]
+    assert reads(kap, "cpu_shares: 77\n    cpuset: '0'", "cpu/cpu.shares", "cpuset/cpuset.cpus") == ["77", "0"]
+    assert reads(kap, "deploy: {resources: {limits: {pids: 33}}}", "pids/pids.max") == ["33"]
+    assert reads(kap, "pids_limit: -1", "pids/pids.max") == ["max"]
+
+
+@needs("pids")
+def test_a_container_has_no_more_processes_than_its_limit(kap: Kap) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; wait"
+    code, _, err = says(kap, "pids_limit: 5", script)
+    assert code != 0
+    assert "can't fork" in err
+
+
+@needs("blkio")
+def test_block_io_is_limited_for_a_device_by_its_number(kap: Kap) -> None:
+    device = block_device()
+    if not device:
+        pytest.skip("needs a block device")
+    number = os.stat(device).st_rdev
+    label = f"{os.major(number)}:{os.minor(number)}"
+    settings = (
+        f"blkio_config: {{device_read_bps: [{{path: {device}, rate: 12mb}}], device_write_bps: [{{path: {device}, "
+        f"rate: 1024k}}], device_read_iops: [{{path: {device}, rate: 120}}], device_write_iops: [{{path: {device}, "
+        "rate: 30}]}"
+    )
+    throttle = "blkio/blkio.throttle"
+    files = [f"{throttle}.{way}_{what}_device" for way in ("read", "write") for what in ("bps", "iops")]
+    assert reads(kap, settings, *files) == [
+        f"{label} {12 << 20}", f"{label} 120", f"{label} {1 << 20}", f"{label} 30",
+    ]  # fmt: skip
+
+
+@needs("cpu")
+def test_a_parent_group_is_made_below_ours_and_goes_again(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a: {image: busybox, command: [sleep, '1000'], cgroup_parent: kap-inner/deep, cgroup: host}\n"
+    )
+    kap.ok("up", "-d")
+    pid = str(kap.ok("exec", "-T", "a", "cat", "/proc/self/cgroup").out)
+    row = next(line for line in pid.splitlines() if ":cpu:" in line)
+    assert "/kap-inner/deep/kapelle-" in row, "cgroup: host shows the path from the root"
+    made = f"{cgroup_tree.own()['cpu']}/kap-inner"
+    assert os.path.isdir(made)
+    kap.ok("down", "-t", "0")
+    assert not os.path.exists(made)
+
+
+@needs("cpu")
+def test_a_container_sees_its_own_group_as_the_root_unless_it_shares_the_hosts_view(kap: Kap) -> None:
+    kap.file("services:\n  a: {image: busybox}\n  b: {image: busybox, cgroup: host}\n")
+    own = kap.ok("run", "--rm", "-T", "a", "cat", "/proc/self/cgroup").out.splitlines()
+    assert {line.partition("/")[2] for line in own if ":cpu:" in line} == {""}
+    shared = kap.ok("run", "--rm", "-T", "b", "cat", "/proc/self/cgroup").out
+    assert "kapelle-" in shared
+
+
+def test_a_limit_that_the_kernel_refuses_is_told_once_with_its_place_and_the_container_runs(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n    cpu_rt_runtime: 999999999\n    scale: 3\n"
+    )
+    done = kap.ok("up", "-d")
+    assert done.err.count("cpu_rt_runtime is not honoured") == 1
+    assert 'compose.yaml:5:5: service "a": cpu_rt_runtime is not honoured: ' in done.err
+    assert {row["State"] for row in kap.ps().values()} == {"running"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "words"),
+    [
+        ("mem_limit: 1m", "4:5", "minimum memory limit allowed is 6MB"),
+        ("mem_limit: 20m\n    memswap_limit: 10m", "5:5", "should be larger than memory limit"),
+        ("memswap_limit: 10m", "4:5", "needs a memory limit"),
+        ("cpus: 4096", "4:5", "range of CPUs is from 0.01 to"),
+        ("cpus: 1\n    cpu_quota: 5000", "5:5", "cannot both be set"),
+        ("cpuset: '0-4095'", "4:5", "requested CPUs are not available: requested 0-4095"),
+        ("cpuset: x", "4:5", "invalid value x for cpuset cpus"),
+        ("deploy: {resources: {limits: {memory: 2m}}}", "4:35", "minimum memory limit"),
+        ("blkio_config: {weight: 5}", "4:20", "range of blkio weight is from 10 to 1000"),
+        ("blkio_config: {device_read_bps: [{path: /dev/nope, rate: 1}]}", "4:38", "/dev/nope: no such file"),
+        ("device_cgroup_rules: ['c 1:3 x']", "4:27", "invalid device cgroup format: 'c 1:3 x'"),
+        ("devices: ['/dev/null', '/dev/nope']", "4:28", 'custom device "/dev/nope": no such file'),
+        ("devices: ['/etc/passwd']", "4:15", "/etc/passwd is not a device node"),
+        ("devices: ['/dev/null:/dev/x:rq']", "4:15", "invalid device mode: rq"),
+        ("ulimits: {nofiles: 5}", "4:15", "invalid ulimit type: nofiles"),
+        ("ulimits: {nofile: {soft: 9, hard: 5}}", "4:15", "less than or equal to hard limit"),
+        ("cgroup_parent: ../out", "4:5", "invalid cgroup parent"),
+    ],
+)
+def test_what_can_not_be_is_refused_with_its_place_before_anything_is_made(
+    kap: Kap, settings: str, place: str, words: str
+) -> None:
+    kap.file(f"services:\n  a:\n    image: busybox\n    {settings}\n")
+    done = kap("up", "-d")
+    assert done.code == 1, done
+    assert f"compose.yaml:{place}: " in done.err
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert kap.ps() == {}
+
+
+def spare_device() -> tuple[str, int, int]:
+    """A character device that no container has by default, and that may be opened without harm."""
+    for path in ("/dev/fuse", "/dev/loop-control", "/dev/hwrng"):
+        if os.path.exists(path):
+            number = os.stat(path).st_rdev
+            return path, os.major(number), os.minor(number)
+    pytest.skip("needs a device that may be opened without harm")
+
+
+@needs("devices")
+def test_a_device_that_the_container_was_not_given_can_be_made_but_not_opened(kap: Kap) -> None:
+    _, major, minor = spare_device()
+    made = f"mknod /x c {major} {minor} && "
+    script = f"{made} {{ (: < /x) 2>/dev/null || echo refused; }}; mknod /n c 1 3 && cat /n && echo null"
+    assert says(kap, "init: false", script)[1] == "refused\nnull"
+    opened = f"{made} (: < /x) && echo read; (: > /x) 2>/dev/null || echo refused"
+    assert says(kap, f"device_cgroup_rules: ['c {major}:* r']", opened)[1] == "read\nrefused"
+    assert says(kap, "device_cgroup_rules: ['a *:* rwm']", f"{made} (: < /x) && echo read")[1] == "read"
+    assert says(kap, "privileged: true", f"{made} (: < /x) && echo read")[1] == "read"
+
+
+@needs("devices")
+def test_a_process_that_comes_later_is_held_to_the_same_devices(kap: Kap) -> None:
+    _, major, minor = spare_device()
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '1000']}\n")
+    kap.ok("up", "-d")
+    script = f"mknod /x c {major} {minor} && {{ (: < /x) 2>/dev/null || echo refused; }}"
+    assert kap.ok("exec", "-T", "a", "sh", "-c", script).out == "refused\n"
+
+
+@needs("devices")
+def test_devices_are_given_with_their_permissions(kap: Kap) -> None:
+    path, _, _ = spare_device()
+    script = "ls -l /dev/mine | cut -c1; (: < /dev/mine) && echo read; (: > /dev/mine) 2>/dev/null || echo not written"
+    assert says(kap, f"devices: ['{path}:/dev/mine:r']", script)[1] == "c\nread\nnot written"
+    assert says(kap, f"devices: ['{path}']", f"(: < {path}) && (: > {path}) && echo both")[1] == "both"
+
+
+def test_a_privileged_container_has_the_hosts_devices_and_a_writable_sys(kap: Kap) -> None:
+    device = block_device() or "/dev/kmsg"
+    script = f"ls {device}; touch /sys/kernel/x 2>&1 | grep -c read-only; (: < {device}) && echo opened"
+    assert says(kap, "privileged: true", script)[1].split() == [device, "0", "opened"]
