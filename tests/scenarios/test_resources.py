@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 
@@ -206,3 +207,51 @@ def test_a_privileged_container_has_the_hosts_devices_and_a_writable_sys(kap: Ka
     device = block_device() or "/dev/kmsg"
     script = f"ls {device}; touch /sys/kernel/x 2>&1 | grep -c read-only; (: < {device}) && echo opened"
     assert says(kap, "privileged: true", script)[1].split() == [device, "0", "opened"]
+
+
+# busybox' tail keeps what it reads until a line ends, and /dev/zero has no line.
+HOG = "tail /dev/zero"
+
+
+@needs("memory")
+def test_a_memory_hog_is_killed_at_its_limit_and_that_it_was_memory_is_told_everywhere(kap: Kap) -> None:
+    kap.file(
+        f"services:\n  hog:\n    image: busybox\n    command: [sh, -c, 'exec {HOG}']\n    mem_limit: 16m\n"
+        "  other: {image: busybox, command: [sh, -c, 'kill -9 $$$$; sleep 9'], init: true}\n"
+    )
+    name = f"{kap.folder.name}-hog-1"
+    done = kap("up")
+    assert "hog-1 exited with code 137" in done.out + done.err
+    told = f"compose.yaml:5:5: {name} was killed by the kernel: out of memory (exit 137, signal 9) [KAP801]"
+    assert done.err.count("KAP801") == 1, "the other one was killed too, but not for memory"
+    assert told in done.err
+    assert "limit  mem_limit 16 MB" in done.err
+    row = kap.ps()[name]
+    assert row["ExitCode"] == 137
+    assert row["Status"].startswith("Exited (137) ")
+    assert row["Status"].endswith(" (out of memory)")
+    assert "memory" not in kap.ps()[f"{kap.folder.name}-other-1"]["Status"]
+    events = kap.ok("events", "--json", "--since", "1h", "--until", "0s").out
+    actions = [json.loads(line)["action"] for line in events.splitlines() if '"hog"' in line]
+    assert actions.index("oom") == actions.index("die") - 1
+
+
+@needs("memory")
+def test_who_waits_for_a_service_that_runs_out_of_memory_hears_why(kap: Kap) -> None:
+    kap.file(
+        f"services:\n  hog:\n    image: busybox\n    command: [sh, -c, 'echo working; exec {HOG}']\n"
+        "    deploy: {resources: {limits: {memory: 16m}}}\n    healthcheck: {test: [CMD, 'false'], interval: 60s}\n"
+    )
+    done = kap("up", "-d", "--wait")
+    assert done.code == 1
+    assert "compose.yaml:5:35: " in done.err
+    assert "out of memory (exit 137, signal 9) [KAP801]" in done.err
+    assert "last lines  working" in done.err
+
+
+@needs("memory")
+def test_a_one_off_that_runs_out_of_memory_says_so(kap: Kap) -> None:
+    kap.file("services:\n  a: {image: busybox, mem_limit: 16m}\n")
+    done = kap("run", "--rm", "-T", "a", "sh", "-c", f"exec {HOG}")
+    assert done.code == 137
+    assert "KAP801" in done.err

@@ -18,6 +18,7 @@ from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.engines.native.oneoff import Started
     from kapelle.events import Emit
     from kapelle.model.project import Project
     from kapelle.model.service import Mount, Port
@@ -162,7 +163,7 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
     assert isinstance(started, Started)
     if started.terminal >= 0:
         terminal.connect(started.terminal, forward_input=forward)
-        return started.wait()
+        return _code_of(context, project, started)
 
     def pass_on(number: int, _frame: object) -> None:
         from kapelle.plan.steps import KillContainer
@@ -172,7 +173,20 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, pass_on)
-    return started.wait()
+    return _code_of(context, project, started)
+
+
+def _code_of(context: Context, project: Project, started: Started) -> int:
+    """The exit code, once it has ended; that the kernel killed it for want of memory is said."""
+    status = started.outcome()
+    code = int(status.get("exit_code", 137))
+    if code and status.get("oom"):
+        from kapelle.engine import killed
+        from kapelle.render import errors
+
+        now = started.container._replace(exit_code=code, memory_peak=int(status.get("memory_peak", 0)))
+        context.stderr.write(errors.text(killed.out_of_memory(project, now)))
+    return code
 
 
 def _remove(context: Context, project: Project, create: CreateContainer) -> None:

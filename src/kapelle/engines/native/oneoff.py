@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
@@ -21,11 +21,15 @@ class Started(NamedTuple):
 
     def wait(self) -> int:
         """The exit code, once the container has ended."""
+        return int(self.outcome().get("exit_code", 137))
+
+    def outcome(self) -> dict[str, Any]:
+        """The last status, once the container has ended; {} when nobody knows it."""
         messages.send(self.sock, {"op": "wait", "ids": [self.container.id], "until": "exited"})
         answer, _ = messages.receive(self.sock)
         self.sock.close()
         checked = client.checked(answer or {"error": "the supervisor went away"})
-        return int(checked["results"].get(self.container.id, {"exit_code": 137})["exit_code"])
+        return dict(checked["results"].get(self.container.id, {}))
 
 
 def start(

@@ -6,6 +6,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Any
 
+from kapelle.engine import killed
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError, Position
 from kapelle.events import Emit, Notice, Progress
@@ -112,6 +113,9 @@ def _error(
             details.append(("last", f"exit {probe['code']}: {output[-1] if output else 'no output'}"))
     for number, line in enumerate(engine.last_lines(container)):
         details.append(("last lines" if number == 0 else "", line))
+    if status is not None and status["status"] == "exited" and status["oom"]:
+        now = container._replace(exit_code=status["exit_code"], memory_peak=status.get("memory_peak", 0))
+        return killed.out_of_memory(project, now, tuple(details))
     prefix = "dependency failed to start: " if step.wanted_by and "didn't complete" not in problem else ""
     return EngineError(
         f"{prefix}{problem}",
