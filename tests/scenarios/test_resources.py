@@ -255,3 +255,70 @@ def test_a_one_off_that_runs_out_of_memory_says_so(kap: Kap) -> None:
     done = kap("run", "--rm", "-T", "a", "sh", "-c", f"exec {HOG}")
     assert done.code == 137
     assert "KAP801" in done.err
+
+
+def seccomp_file(kap: Kap, *rules: dict[str, object], default: str = "SCMP_ACT_ALLOW") -> None:
+    kap.file(json.dumps({"defaultAction": default, "syscalls": rules}), "profile.json")
+
+
+def test_a_seccomp_profile_of_the_project_refuses_what_it_names(kap: Kap) -> None:
+    seccomp_file(kap, {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38})
+    script = "mkdir /x 2>&1 || touch /y && echo touched"
+    for options in ("[seccomp=profile.json]", "['seccomp:./profile.json', 'no-new-privileges:true']"):
+        found = says(kap, f"security_opt: {options}", script)
+        assert found[1] == "mkdir: can't create directory '/x': Function not implemented\ntouched"
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '99'], security_opt: [seccomp=profile.json]}\n")
+    kap.ok("up", "-d")
+    assert kap("exec", "-T", "a", "mkdir", "/z").code == 1, "a process that comes later is held to it, too"
+    (kap.folder / "deep").mkdir()
+    kap.folder = kap.folder / "deep"
+    found = kap.ok("-f", "../compose.yaml", "run", "--rm", "-T", "a", "sh", "-c", "mkdir /z 2>&1 || echo refused").out
+    kap.folder = kap.folder.parent
+    assert "refused" in found, "its place is relative to the project"
+
+
+def test_a_profile_may_depend_on_arguments(kap: Kap) -> None:
+    rule = {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]}
+    seccomp_file(kap, rule)
+    script = "sleep 9 & kill -USR2 $! && echo sent; sleep 9 & kill -USR1 $! || echo refused"
+    assert says(kap, "security_opt: [seccomp=profile.json]", script)[1] == "sent\nrefused"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("seccomp=missing.json", "opening seccomp profile (missing.json) failed: no such file"),
+        ("seccomp=compose.yaml", "seccomp profile compose.yaml: it is not JSON"),
+        ("no-new-privs", "invalid --security-opt 1: 'no-new-privs'"),
+        ("no-new-privileges:maybe", "invalid --security-opt 2: 'no-new-privileges:maybe'"),
+        ("systempaths=confined", "invalid --security-opt 2: 'systempaths=confined'"),
+        ("selinux=off", "invalid --security-opt 2: 'selinux=off'"),
+    ],
+)
+def test_a_security_option_that_is_not_one_is_refused_with_its_place(kap: Kap, option: str, words: str) -> None:
+    kap.file(f"services:\n  a:\n    image: busybox\n    security_opt: ['label=disable', '{option}']\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert f'compose.yaml:4:37: service "a": {words}' in done.err
+    assert kap.ps() == {}
+
+
+def test_walls_that_this_kernel_has_not_are_told_and_the_container_runs(kap: Kap) -> None:
+    if os.path.exists("/sys/module/apparmor") or os.path.exists("/sys/fs/selinux"):
+        pytest.skip("this kernel has them")
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n"
+        "    security_opt: ['apparmor=strict', 'label=type:svirt_t', 'label=disable', 'apparmor=unconfined']\n"
+    )
+    done = kap.ok("up", "-d")
+    assert 'compose.yaml:5:20: service "a": security_opt[0] is not honoured: AppArmor is not enabled' in done.err
+    assert "security_opt[1] is not honoured: SELinux is not enabled" in done.err
+    assert "security_opt[2]" not in done.err
+    assert "security_opt[3]" not in done.err
+    assert kap.state(f"{kap.folder.name}-a-1") == "running"
+
+
+def test_system_paths_are_open_when_the_file_says_so(kap: Kap) -> None:
+    script = "cat /proc/keys | wc -c; (echo 1 > /proc/sys/kernel/printk_ratelimit_burst) 2>&1 | grep -c 'Read-only'"
+    assert says(kap, "init: false", script)[1] == "0\n1"
+    assert says(kap, "security_opt: [systempaths=unconfined]", "mount | grep -c ' /proc/'")[1] == "0"

@@ -140,7 +140,7 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
     except BaseException:
         context.engine().perform(RemoveContainer(create.name, create.service.name, force=True), project, _silent)
         raise
-    for notice in notes.of(started.notes, create.service):
+    for notice in notes.of(create.service, started.notes):
         context.emit(notice)
     return started
 

@@ -147,7 +147,7 @@ class BuildRunner:
                 "hostname": request.hostname, "domainname": "", "mounts": mounts, "devices": [],
                 "args": list(request.args), "env": list(request.env), "cwd": request.cwd, "user": request.user,
                 "groups": [], "caps": sorted(caps.effective_set((), (), False)), "privileged": False,
-                "no_new_privileges": False, "seccomp": "", "masked": list(fsops.MASKED),
+                "no_new_privileges": False, "seccomp": "", "apparmor": "", "masked": list(fsops.MASKED),
                 "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [], "ulimits": [],
                 "oom_score_adj": None, "shm_size": request.shm_size or 64 << 20, "tty": False, "init": False,
                 "namespaces": {"net": network, "ipc": "own", "pid": "own", "uts": "own"}, "cgroups": [],

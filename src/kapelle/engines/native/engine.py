@@ -276,7 +276,7 @@ class NativeEngine:
                     containers=self._sharing(project, service),
                 ),
             )
-            self._finish_security(intent, service)
+            self._finish_security(intent, service, project)
             if not intent["command"]:
                 raise EngineError(
                     f'service "{service.name}": the image {reference} has no command to run',
@@ -393,21 +393,12 @@ class NativeEngine:
             return {}
         return {c.service: c.id for c in records.containers(self.paths, project.name) if not c.oneoff}
 
-    def _finish_security(self, intent: dict[str, Any], service: Service) -> None:
+    def _finish_security(self, intent: dict[str, Any], service: Service, project: Project) -> None:
         launch = intent["launch"]
-        for option in service.security_opt:
-            key, value = spec.split_option(option)
-            if key == "seccomp" and value not in ("unconfined", "") and launch["seccomp"] is not None:
-                from kapelle.linux import seccomp
+        from kapelle.engines.native import security
 
-                try:
-                    with open(value) as f:
-                        text = f.read()
-                    launch["seccomp"] = seccomp.from_profile(text, frozenset(launch["caps"])).hex()
-                except (OSError, ValueError) as e:
-                    raise EngineError(
-                        f"seccomp profile {value}: {e}", where=service.where.get("security_opt"), code="KAP320"
-                    ) from None
+        program = security.filter_of(service, project.working_dir, security.of(service).seccomp)
+        launch["seccomp"] = None if program is None else program.hex()
         for mode, key in (("net", "network_mode"), ("ipc", "ipc"), ("pid", "pid")):
             value = launch["namespaces"][mode]
             if value.startswith("container:"):
@@ -469,8 +460,9 @@ class NativeEngine:
     def _tell_notes(self, answer: Mapping[str, Any], service: Service | None, emit: Emit) -> None:
         from kapelle.engines.native import notes
 
-        for notice in notes.of(answer.get("notes") or (), service):
-            emit(notice)
+        if service is not None:
+            for notice in notes.of(service, answer.get("notes") or ()):
+                emit(notice)
 
     def _hooks(self, container: Container, kind: str, emit: Emit) -> None:
         intent = self._intent(container.project, container.id)

@@ -128,7 +128,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.mount_kernel_trees(
         shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own"
     )
-    fsops.mount_cgroups(read_only=not privileged)
+    fsops.mount_cgroups(read_only=not spec.get("writable_cgroups"))
     for op in ops:
         _place(op, trees)
     for node in nodes:
@@ -198,11 +198,13 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     except OSError as e:
         raise LaunchError(f"can't enter the working directory {spec['cwd']}: {e.strerror}", 126) from None
     program = _find_program(args[0], env)
+    if spec.get("apparmor"):
+        _set_apparmor(spec["apparmor"])
     if spec["no_new_privileges"]:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     held = frozenset(spec["caps"])
-    if spec["seccomp"] is not None:
-        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+    if not spec["no_new_privileges"]:
+        _filter_calls(spec, held)
     caps.drop_bounding(held)
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
@@ -210,6 +212,8 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     if user.uid == 0:
         caps.set_caps(held, held, frozenset())
     os.umask(0o022)
+    if spec["no_new_privileges"]:  # may come last then: a profile need not allow what we do before
+        _filter_calls(spec, held)
     try:
         os.execve(program, args, env)
     except OSError as e:
@@ -218,6 +222,23 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         if e.errno == errno.ENOEXEC:
             raise LaunchError(f'exec: "{args[0]}": exec format error', 126, subject=args[0]) from None
         raise LaunchError(f'exec: "{args[0]}": {(e.strerror or "").lower()}', 126, subject=args[0]) from None
+
+
+def _filter_calls(spec: Spec, held: frozenset[str]) -> None:
+    if spec["seccomp"] is not None:
+        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+
+
+def _set_apparmor(profile: str) -> None:
+    """From the next exec on, this profile holds (aa_change_onexec(2))."""
+    for path in ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"):
+        if os.path.exists(path):
+            try:
+                with open(path, "w") as f:
+                    f.write(f"exec {profile}")
+            except OSError as e:
+                raise LaunchError(f"apparmor profile {profile}: {e.strerror}", subject="security_opt") from None
+            return
 
 
 def _become_init(spec: Spec, sync: socket.socket) -> None:
@@ -232,7 +253,7 @@ def _become_init(spec: Spec, sync: socket.socket) -> None:
     process.prctl(process.PR_SET_DUMPABLE, 0)
     held = frozenset(spec["caps"]) | {"CAP_KILL"}
     if spec["seccomp"] is not None:
-        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+        seccomp.load(seccomp.filter_for(held))  # a profile is for the program; it need not allow what an init does
     caps.drop_bounding(held)
     caps.set_caps(held, held, frozenset())
     everything = set(range(1, 65)) - {9, 19, 32, 33}

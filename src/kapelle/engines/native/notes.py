@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kapelle.engines.native import limits
+from kapelle.engines.native import limits, security
 from kapelle.events import Notice
 from kapelle.model.service import Service
 
 
-def of(notes: Iterable[Sequence[str]], service: Service | None) -> Iterator[Notice]:
-    """A notice for each (compose key, why); an empty key speaks of the service as a whole."""
-    if service is None:
-        return
-    for key, why in notes:
+def of(service: Service, told: Iterable[Sequence[str]]) -> Iterator[Notice]:
+    """A notice for each (compose key, why) that the start told, and for what this kernel has nothing for.
+
+    An empty key speaks of the service as a whole.
+    """
+    for key, why in (*told, *security.notes(service)):
         yield Notice(
             f'service "{service.name}": {key} is not honoured: {why}' if key else f'service "{service.name}": {why}',
             where=limits.place(service, key),

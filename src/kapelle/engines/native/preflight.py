@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kapelle.engines.native import limit_checks
+from kapelle.engines.native import limit_checks, security
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
@@ -21,6 +21,7 @@ def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> Non
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
         mistakes += limit_checks.mistakes(service, machine)
+        mistakes += security.mistakes(service, project.working_dir)
     replaced = {s.name for s in wanted if isinstance(s, steps.CreateContainer) and s.replaces and s.replaces.alive}
     mistakes += _ports(
         {

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kapelle.engines.native import limits
+from kapelle.engines.native import limits, security
 from kapelle.images.types import Image
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
@@ -48,12 +48,11 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
     args = arguments(service, config)
     privileged = service.privileged
     namespaces = _namespaces(service, inputs)
-    security = dict(split_option(o) for o in service.security_opt)
+    walls = security.of(service)
     host_net = namespaces["net"] == "host"
     hostname = "" if host_net and not service.hostname else (service.hostname or inputs.id[:12])
     held = caps.effective_set(service.cap_add, service.cap_drop, privileged)
-    unconfined = privileged or security.get("seccomp") == "unconfined"
-    raw_paths = privileged or security.get("systempaths") == "unconfined"
+    raw_paths = privileged or walls.raw_paths
     mounts = _mounts(service, inputs)
     return {
         "version": 1,
@@ -107,8 +106,10 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "groups": list(service.group_add),
             "caps": sorted(held),
             "privileged": privileged,
-            "no_new_privileges": security.get("no-new-privileges") in ("", "true"),
-            "seccomp": None if unconfined else security.get("seccomp-filter", ""),
+            "no_new_privileges": walls.no_new_privileges,
+            "seccomp": None if privileged or walls.seccomp == "unconfined" else "",
+            "apparmor": walls.apparmor if security.has_apparmor() and not privileged else "",
+            "writable_cgroups": privileged or walls.writable_cgroups,
             "masked": [] if raw_paths else list(fsops.MASKED),
             "read_only_paths": [] if raw_paths else list(fsops.READ_ONLY),
             "read_only": service.read_only,
@@ -349,12 +350,3 @@ def _hook(hook: Any) -> dict[str, Any]:
         "env": list(hook.environment),
         "privileged": hook.privileged,
     }
-
-
-def split_option(option: str) -> tuple[str, str]:
-    """`no-new-privileges:true`, `seccomp=unconfined`: both separators are in use."""
-    for separator in ("=", ":"):
-        if separator in option:
-            key, _, value = option.partition(separator)
-            return key, value
-    return option, ""
