@@ -322,3 +322,64 @@ def test_system_paths_are_open_when_the_file_says_so(kap: Kap) -> None:
     script = "cat /proc/keys | wc -c; (echo 1 > /proc/sys/kernel/printk_ratelimit_burst) 2>&1 | grep -c 'Read-only'"
     assert says(kap, "init: false", script)[1] == "0\n1"
     assert says(kap, "security_opt: [systempaths=unconfined]", "mount | grep -c ' /proc/'")[1] == "0"
+
+
+def cdi_devices(kap: Kap) -> None:
+    """A specification of a fake device that is /dev/full under another name."""
+    folder = kap.folder / "cdi"
+    folder.mkdir()
+    kap.file("from the host", "library")
+    edits = {
+        "env": ["HAVE_ONE=yes"],
+        "deviceNodes": [{"path": "/dev/vendor/one", "hostPath": "/dev/full", "fileMode": 0o622, "gid": 44}],
+        "mounts": [{"hostPath": str(kap.folder / "library"), "containerPath": "/opt/library", "options": ["ro"]}],
+        "hooks": [{"hookName": "createContainer", "path": "/usr/bin/update"}],
+        "additionalGIDs": [44],
+    }
+    spec = {"cdiVersion": "0.6.0", "kind": "vendor.com/gpu", "devices": [{"name": "0", "containerEdits": edits}]}
+    kap.file(json.dumps(spec), "cdi/vendor.json")
+    kap.environment["KAP_CDI_DIRS"] = str(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "devices: ['vendor.com/gpu=0']",
+        "gpus: [{driver: cdi, device_ids: ['vendor.com/gpu=0']}]",
+        "deploy: {resources: {reservations: {devices: [{driver: cdi, capabilities: [gpu], "
+        "device_ids: ['vendor.com/gpu=0']}]}}}",
+    ],
+    ids=["devices", "gpus", "deploy"],
+)
+def test_a_cdi_device_appears_with_its_node_files_variables_and_groups(kap: Kap, settings: str) -> None:
+    cdi_devices(kap)
+    script = (
+        "ls -ln /dev/vendor/one | awk '{print $1, $4, $5 $6}'; echo $$HAVE_ONE; cat /opt/library; echo; id -G; "
+        "(echo x > /opt/library) 2>&1 | grep -c 'Read-only'; (echo x > /dev/vendor/one) 2>&1 | grep -o 'No space.*'"
+    ).replace("$$", "$")
+    _, out, err = says(kap, settings, script)
+    assert out.splitlines() == ["crw--w--w- 44 1,7", "yes", "from the host", "0 44", "1", "No space left on device"]
+    assert 'service "a": not run for its devices: createContainer /usr/bin/update' in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "words"),
+    [
+        ("devices: ['vendor.com/gpu=7']", "4:15", "unresolvable CDI device vendor.com/gpu=7"),
+        ("gpus: [{driver: tpu, count: 1}]", "4:12", 'could not select device driver "tpu" with capabilities: [[gpu]]'),
+        (
+            "deploy: {resources: {reservations: {devices: [{driver: cdi, capabilities: [x], device_ids: [a]}]}}}",
+            "4:51",
+            "unresolvable CDI device a",
+        ),
+    ],
+)
+def test_a_device_that_no_driver_has_is_refused_with_its_place(kap: Kap, settings: str, place: str, words: str) -> None:
+    cdi_devices(kap)
+    kap.file(f"services:\n  a:\n    image: busybox\n    {settings}\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert f"compose.yaml:{place}: " in done.err
+    assert words in done.err
+    assert "known here  vendor.com/gpu=0" in done.err
+    assert kap.ps() == {}

@@ -113,7 +113,7 @@ class Container:
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         made = supervisor.cgroups.create(self.id, self.intent["limits"])
         spec["cgroups"] = made.paths
-        self.notes = list(made.notes)
+        self.notes = [*made.notes, *((str(k), str(v)) for k, v in self.intent.get("notes") or ())]
         if size:
             spec["size"] = size
         streams = given or self._open_streams()

@@ -35,7 +35,10 @@ class Rule(NamedTuple):
 
 class Node(NamedTuple):
     path: str  # in the container
-    info: os.stat_result  # of the host's node
+    mode: int
+    number: int  # st_rdev
+    uid: int
+    gid: int
 
 
 # As runc and Docker: any node may be made, these may be opened.
@@ -73,18 +76,35 @@ def nodes(source: str, target: str) -> Iterator[Node]:
                 except OSError:
                     continue  # it was unplugged just now, or is a link to nothing
     elif stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
-        yield Node(target, info)
+        yield Node(target, info.st_mode, info.st_rdev, info.st_uid, info.st_gid)
+
+
+def node_of(row: Mapping[str, Any]) -> Iterator[Node]:
+    """The nodes of a launch's row: of the host, or as a specification has them."""
+    if row.get("number"):
+        kind, major, minor = row["number"]
+        mode = (stat.S_IFBLK if kind == "b" else stat.S_IFCHR) | 0o666
+        found = [Node(row["target"], mode, os.makedev(major, minor), 0, 0)]
+    else:
+        found = list(nodes(row["source"], row["target"]))
+    for node in found:
+        mode = node.mode if row.get("mode") is None else stat.S_IFMT(node.mode) | row["mode"]
+        owners = [a if row.get(key) is None else row[key] for key, a in (("uid", node.uid), ("gid", node.gid))]
+        yield Node(node.path, mode, node.number, *owners)
 
 
 def rules(wanted: Mapping[str, Any]) -> list[tuple[str, Rule]]:
     """(compose key, rule) of all that these limits allow; the key is "" for what every container may."""
     found = [("", rule) for rule in DEFAULT]
-    for at, (source, target, access) in enumerate(wanted.get("devices") or ()):
+    for at, (source, target, access, *number) in enumerate(wanted.get("devices") or ()):
+        if number and number[0]:
+            kind, major, minor = number[0]
+            found.append((f"devices[{at}]", Rule(kind, major, minor, access)))
+            continue
         try:
             for node in nodes(source, target):
-                number = node.info.st_rdev
-                kind = "b" if stat.S_ISBLK(node.info.st_mode) else "c"
-                found.append((f"devices[{at}]", Rule(kind, os.major(number), os.minor(number), access)))
+                kind = "b" if stat.S_ISBLK(node.mode) else "c"
+                found.append((f"devices[{at}]", Rule(kind, os.major(node.number), os.minor(node.number), access)))
         except OSError:
             continue  # the launch tells: the node can't be made either
     for at, text in enumerate(wanted.get("device_rules") or ()):

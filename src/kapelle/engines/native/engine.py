@@ -16,6 +16,7 @@ from typing import Any
 
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, spec, volumes
+from kapelle.engines.native.cdi import Edits
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -102,7 +103,7 @@ class NativeEngine:
 
         if any(not isinstance(s, steps.PullImage) for s in wanted):
             rung.require()
-        preflight.check(self.paths, wanted, project)
+        preflight.check(self.paths, wanted, project, self.environ)
 
     def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         self._perform[type(step)](step, project, emit)
@@ -274,6 +275,7 @@ class NativeEngine:
                     use_aliases=step.use_aliases,
                     remove_on_exit=step.remove_on_exit,
                     containers=self._sharing(project, service),
+                    given=self._given(service),
                 ),
             )
             self._finish_security(intent, service, project)
@@ -385,6 +387,14 @@ class NativeEngine:
         finally:
             os.close(fd)
         return path
+
+    def _given(self, service: Service) -> Edits:
+        from kapelle.engines.native import given_devices
+
+        edits, mistakes = given_devices.given(service, self.environ)
+        if mistakes:
+            raise mistakes[0]
+        return edits
 
     def _sharing(self, project: Project, service: Service) -> dict[str, str]:
         """Containers by service, for network_mode, ipc and pid `service:X` (and container:X by name)."""

@@ -122,7 +122,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     ops = fsops.in_order([_op(row) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
     rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
-    nodes = [node for row in rows for node in devices.nodes(row["source"], row["target"])]
+    nodes = [node for row in rows for node in devices.node_of(row)]
     fsops.enter_root(overlay.merged)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
@@ -132,7 +132,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     for op in ops:
         _place(op, trees)
     for node in nodes:
-        _make_device(node.info, node.path)
+        _make_device(node)
     if spec["namespaces"]["uts"] == "own" and spec["hostname"]:
         socket.sethostname(spec["hostname"])
         if spec["domainname"]:
@@ -389,12 +389,12 @@ def _fill_volume(tree: int, target: str) -> None:
         os.rmdir(place)
 
 
-def _make_device(info: os.stat_result, target: str) -> None:
-    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+def _make_device(node: devices.Node) -> None:
+    os.makedirs(os.path.dirname(node.path), 0o755, exist_ok=True)
     old = os.umask(0)
     try:
-        os.mknod(target, info.st_mode, info.st_rdev)
-        os.chown(target, info.st_uid, info.st_gid)
+        os.mknod(node.path, node.mode, node.number)
+        os.chown(node.path, node.uid, node.gid)
     except FileExistsError:
         pass
     finally:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kapelle.engines.native import devices, limits
+from kapelle.engines.native import devices, given_devices, limits
 from kapelle.errors import EngineError
 from kapelle.linux import rlimits
 from kapelle.model.service import Service
@@ -131,8 +131,8 @@ def _devices(s: Service) -> Iterator[Problem]:
         key = f"devices[{at}]"
         if not devices.PERMISSIONS.fullmatch(access):
             yield key, f"invalid device mode: {access}", "its letters are r, w and m"
-        if "=" in source:
-            continue  # a CDI name
+        if given_devices.is_name(source):
+            continue
         try:
             mode = os.stat(source).st_mode
         except OSError as e:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kapelle.engines.native.cdi import Node
 from kapelle.errors import Position
 from kapelle.model.service import BlockIo, Service
 
@@ -40,8 +41,8 @@ class Setting(NamedTuple):
         return _V2_NAMES.get(self.controller, self.controller)
 
 
-def of(service: Service) -> Limits:
-    """The limits as container.json has them."""
+def of(service: Service, given: Sequence[Node] = ()) -> Limits:
+    """The limits as container.json has them. `given`: nodes of devices by CDI name."""
     return {
         "memory": service.mem_limit,
         "memory_swap": service.memswap_limit,
@@ -59,7 +60,8 @@ def of(service: Service) -> Limits:
         "blkio": {k: [list(r) for r in v] if isinstance(v, tuple) else v for k, v in service.blkio._asdict().items()},
         "cgroup_parent": service.cgroup_parent,
         "privileged": service.privileged,
-        "devices": [list(d) for d in service.devices],
+        "devices": [list(d) for d in service.devices if d[0].startswith("/")]
+        + [[n.source, n.target, n.access, n.number] for n in given],
         "device_rules": list(service.device_cgroup_rules),
     }
 

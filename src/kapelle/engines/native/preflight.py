@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from kapelle.engines.native import limit_checks, security
+from kapelle.engines.native import given_devices, limit_checks, security
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
@@ -12,7 +13,7 @@ from kapelle.plan import steps
 from kapelle.state.paths import Paths
 
 
-def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> None:
+def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project, environ: Mapping[str, str]) -> None:
     """Raise the mistakes that creating and starting these containers would meet. Makes missing bind folders."""
     creating = {s.name: s.service for s in wanted if isinstance(s, steps.CreateContainer)}
     starting = {s.name for s in wanted if isinstance(s, steps.StartContainer)}
@@ -22,6 +23,7 @@ def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> Non
         mistakes += _bind_sources(service, project)
         mistakes += limit_checks.mistakes(service, machine)
         mistakes += security.mistakes(service, project.working_dir)
+        mistakes += given_devices.given(service, environ)[1]
     replaced = {s.name for s in wanted if isinstance(s, steps.CreateContainer) and s.replaces and s.replaces.alive}
     mistakes += _ports(
         {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kapelle.engines.native import limits, security
+from kapelle.engines.native.cdi import Edits
 from kapelle.images.types import Image
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
@@ -39,6 +40,7 @@ class Inputs(NamedTuple):
     publish: bool = True
     use_aliases: bool = True
     remove_on_exit: bool = False
+    given: Edits = Edits()  # with gpus and devices by CDI name
     containers: Mapping[str, str] = {}  # service -> container id, for service:X modes
 
 
@@ -87,7 +89,8 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "logging": {"driver": service.logging_driver, "options": dict(service.logging_options)},
         "mounts": [[kind, source, target] for kind, source, target in _shown_mounts(service, inputs)],
         "anonymous": [name for name, _ in inputs.volumes.values() if is_anonymous(name)],
-        "limits": limits.of(service),
+        "limits": limits.of(service, inputs.given.nodes),
+        "notes": [["", f"not run for its devices: {hook}"] for hook in inputs.given.hooks],
         "hooks": {
             "post_start": [_hook(h) for h in service.post_start],
             "pre_stop": [_hook(h) for h in service.pre_stop],
@@ -97,13 +100,13 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "hostname": hostname,
             "domainname": service.domainname,
             "mounts": mounts,
-            "devices": [{"source": s, "target": t} for s, t, _ in service.devices],
+            "devices": _devices(service, inputs.given),
             "all_devices": privileged,
             "args": args,
-            "env": environment(service, config),
+            "env": with_variables(environment(service, config), inputs.given.env),
             "cwd": service.working_dir or config.get("WorkingDir") or "/",
             "user": service.user or config.get("User") or "",
-            "groups": list(service.group_add),
+            "groups": [*service.group_add, *map(str, inputs.given.groups)],
             "caps": sorted(held),
             "privileged": privileged,
             "no_new_privileges": walls.no_new_privileges,
@@ -148,6 +151,12 @@ def environment(service: Service, config: Mapping[str, Any]) -> list[str]:
         else:
             env[key] = given
     return [f"{key}={value}" for key, value in env.items()]
+
+
+def with_variables(env: list[str], given: tuple[str, ...]) -> list[str]:
+    """Variables that come with devices win over all others."""
+    rows = {row.partition("=")[0]: row for row in (*env, *given)}
+    return list(rows.values())
 
 
 def health(wanted: HealthCheck | None, image: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -257,7 +266,20 @@ def _mounts(service: Service, inputs: Inputs) -> list[dict[str, Any]]:
             rows.append({"type": "bind", "source": path, "target": target, "copy_up": True})
     for target, path in inputs.files.items():
         rows.append({"type": "bind", "source": path, "target": target, "read_only": True})
+    for kind, source, target, options in inputs.given.mounts:
+        if kind == "tmpfs":
+            rows.append(_tmpfs(Mount("tmpfs", "", target, tmpfs_options=",".join(options))))
+        else:
+            rows.append({"type": "bind", "source": source, "target": target, "read_only": "ro" in options})
     return rows
+
+
+def _devices(service: Service, given: Edits) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"source": s, "target": t} for s, t, _ in service.devices if s.startswith("/")]
+    return rows + [
+        {"source": n.source, "target": n.target, "number": n.number, "uid": n.uid, "gid": n.gid, "mode": n.mode}
+        for n in given.nodes
+    ]
 
 
 def _bind(source: str, mount: Mount, *, copy_up: bool = False) -> dict[str, Any]:
