@@ -383,3 +383,84 @@ def test_a_device_that_no_driver_has_is_refused_with_its_place(kap: Kap, setting
     assert words in done.err
     assert "known here  vendor.com/gpu=0" in done.err
     assert kap.ps() == {}
+
+
+def test_who_shares_an_ipc_namespace_shares_its_memory_too(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a: {image: busybox, ipc: shareable, command: [sleep, '99']}\n"
+        "  b: {image: busybox, ipc: 'service:a', command: [sleep, '99']}\n"
+        "  c: {image: busybox, command: [sleep, '99']}\n"
+    )
+    kap.ok("up", "-d")
+    kap.ok("exec", "-T", "a", "sh", "-c", "echo shared > /dev/shm/x")
+    assert kap.ok("exec", "-T", "b", "cat", "/dev/shm/x").out == "shared\n"
+    assert kap("exec", "-T", "c", "cat", "/dev/shm/x").code == 1
+    namespaces = {n: kap.ok("exec", "-T", n, "readlink", "/proc/self/ns/ipc").out for n in "abc"}
+    assert namespaces["a"] == namespaces["b"] != namespaces["c"]
+
+
+def test_the_hosts_ipc_and_none_at_all(kap: Kap) -> None:
+    own = os.readlink("/proc/self/ns/ipc")
+    mark = f"/dev/shm/kap-{os.getpid()}"
+    with open(mark, "w") as f:
+        f.write("of the host")
+    try:
+        script = f"readlink /proc/self/ns/ipc; cat {mark}"
+        assert says(kap, "ipc: host", script)[1] == f"{own}\nof the host"
+    finally:
+        os.unlink(mark)
+    script = "readlink /proc/self/ns/ipc; mount | grep -c /dev/shm"
+    code, out, _ = says(kap, "ipc: none", script)
+    assert code == 1
+    assert out.splitlines()[0] != own
+    assert out.splitlines()[1] == "0"
+
+
+def test_the_hosts_name_is_a_containers_when_it_shares_it(kap: Kap) -> None:
+    name = os.uname().nodename
+    assert says(kap, "uts: host", "hostname; echo $HOSTNAME; cat /etc/hostname")[1].splitlines() == [name] * 3
+    assert says(kap, "userns_mode: host", "echo accepted") == (0, "accepted", says(kap, "init: false", "")[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("ipc: mine", "invalid IPC mode: mine"),
+        ("pid: none", "invalid PID mode: none"),
+        ("uts: 'container:x'", "invalid UTS mode: container:x"),
+        ("userns_mode: private", "invalid USER mode: private"),
+        ("uts: host\n    hostname: x", "conflicting options: hostname and the UTS mode"),
+    ],
+)
+def test_a_namespace_that_is_none_is_refused_with_its_place(kap: Kap, settings: str, words: str) -> None:
+    kap.file(f"services:\n  a:\n    image: busybox\n    {settings}\n")
+    done = kap("up", "-d")
+    assert done.code == 1
+    assert f'compose.yaml:4:5: service "a": {words}' in done.err
+    assert kap.ps() == {}
+
+
+def test_a_ulimit_beyond_what_may_be_set_is_lowered_and_said(kap: Kap) -> None:
+    with open("/proc/sys/fs/nr_open") as f:
+        most = int(f.read())
+    _, out, err = says(kap, f"ulimits: {{nofile: {most * 2}, core: 0}}", "ulimit -n; ulimit -c")
+    number, core = out.split()
+    assert int(number) <= most
+    assert core == "0"
+    assert (
+        f'compose.yaml:4:15: service "a": ulimits.nofile is not honoured: the most that may be set here is {number}'
+        in err
+    )
+
+
+def test_what_is_only_for_others_is_told(kap: Kap) -> None:
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n    runtime: runc\n    isolation: hyperv\n"
+        "    storage_opt: {size: 1G}\n    deploy: {resources: {reservations: {cpus: '0.5'}}}\n"
+    )
+    err = kap.ok("up", "-d").err
+    for place, key in (("5:5", "runtime"), ("6:5", "isolation"), ("7:5", "storage_opt")):
+        assert f'compose.yaml:{place}: service "a": {key} is not honoured' in err
+    assert "deploy.resources.reservations.cpus is not honoured" in err
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '99'], isolation: default}\n")
+    assert "isolation is not honoured" not in kap.ok("up", "-d").err

@@ -157,8 +157,13 @@ def enter_root(merged: str) -> None:
     os.chdir("/")
 
 
-def mount_kernel_trees(*, shm_size: int, privileged: bool, own_net: bool, tty_gid: bool = True) -> None:
-    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them."""
+def mount_kernel_trees(
+    *, shm_size: int, privileged: bool, own_net: bool, tty_gid: bool = True, memory: int | None = None
+) -> None:
+    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them.
+
+    `memory`: a detached tree for /dev/shm, -1 for no /dev/shm.
+    """
     nothing = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
     for path in ("/proc", "/sys", "/dev"):
         make_target(path, directory=True)
@@ -182,7 +187,11 @@ def mount_kernel_trees(*, shm_size: int, privileged: bool, own_net: bool, tty_gi
         os.mkdir(f"/dev/{name}", 0o755)
     gid = ",gid=5" if tty_gid else ""
     m.mount("devpts", "/dev/pts", "devpts", m.MS_NOSUID | m.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{gid}")
-    m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")
+    if memory is None:
+        m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")
+    elif memory >= 0:
+        attach_tree(memory, "/dev/shm")
+        os.close(memory)
     try:
         m.mount("mqueue", "/dev/mqueue", "mqueue", nothing)
     except OSError as e:

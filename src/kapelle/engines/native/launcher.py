@@ -105,6 +105,9 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
         if spec["namespaces"][name] == "own":
             flags |= flag
+    if spec["namespaces"]["ipc"] == "none":  # its own, but without /dev/shm
+        flags |= ns.CLONE_NEWIPC
+    memory = _shared_memory(spec["namespaces"]["ipc"])
     for name, flag in (("net", ns.CLONE_NEWNET), ("ipc", ns.CLONE_NEWIPC)):
         mode = spec["namespaces"][name]
         if mode.startswith("pid:"):  # another container's
@@ -126,7 +129,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.enter_root(overlay.merged)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
-        shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own"
+        shm_size=spec["shm_size"], privileged=privileged, own_net=spec["namespaces"]["net"] == "own", memory=memory
     )
     fsops.mount_cgroups(read_only=not spec.get("writable_cgroups"))
     for op in ops:
@@ -297,8 +300,7 @@ def _environment(spec: Spec, user: users.User) -> dict[str, str]:
         env[key] = value
     env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     env.setdefault("HOME", user.home or "/")
-    if spec["hostname"]:
-        env.setdefault("HOSTNAME", spec["hostname"])
+    env.setdefault("HOSTNAME", spec["hostname"] or os.uname().nodename)
     if spec["tty"]:
         env.setdefault("TERM", "xterm")
     return env
@@ -429,6 +431,32 @@ def _join_namespace(pid: int, name: str, flag: int) -> None:
         ns.setns(fd, flag)
     finally:
         os.close(fd)
+
+
+def _shared_memory(mode: str) -> int | None:
+    """/dev/shm of whom the IPC namespace is, as a detached tree; -1: none at all; None: one of its own.
+
+    Another container's is cloned inside its mount namespace, where we run nothing of it.
+    """
+    if mode == "own":
+        return None
+    if mode == "none":
+        return -1
+    if not mode.startswith("pid:"):
+        return fsops.clone_tree(fsops.Bind("/dev/shm", "/dev/shm")) if os.path.isdir("/dev/shm") else None
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{mode[4:]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ns.setns(theirs, ns.CLONE_NEWNS)
+        try:
+            return fsops.clone_tree(fsops.Bind("/dev/shm", "/dev/shm"))
+        except FileNotFoundError:
+            return -1
+        finally:
+            ns.setns(home, ns.CLONE_NEWNS)
+    finally:
+        os.close(home)
+        os.close(theirs)
 
 
 def _open_terminal(sync: socket.socket, size: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kapelle.engines.native import given_devices, limit_checks, security
+from kapelle.engines.native import given_devices, limit_checks, mode_checks, security
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
@@ -22,6 +22,7 @@ def check(paths: Paths, wanted: tuple[steps.Step, ...], project: Project, enviro
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
         mistakes += limit_checks.mistakes(service, machine)
+        mistakes += mode_checks.mistakes(service)
         mistakes += security.mistakes(service, project.working_dir)
         mistakes += given_devices.given(service, environ)[1]
     replaced = {s.name for s in wanted if isinstance(s, steps.CreateContainer) and s.replaces and s.replaces.alive}

@@ -51,8 +51,8 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
     privileged = service.privileged
     namespaces = _namespaces(service, inputs)
     walls = security.of(service)
-    host_net = namespaces["net"] == "host"
-    hostname = "" if host_net and not service.hostname else (service.hostname or inputs.id[:12])
+    hosts_name = "host" in (namespaces["net"], namespaces["uts"])
+    hostname = "" if hosts_name and not service.hostname else (service.hostname or inputs.id[:12])
     held = caps.effective_set(service.cap_add, service.cap_drop, privileged)
     raw_paths = privileged or walls.raw_paths
     mounts = _mounts(service, inputs)
