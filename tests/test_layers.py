@@ -33,7 +33,7 @@ ONLY_IN: dict[str, set[str]] = {
     "rich": {"render"},
     "threading": {"engine.executor", "images", "cli", "render", "engines.native"},
     "ctypes": {"linux"},
-    "yaml": {"compose"},
+    "yaml": {"compose", "engines.native.cdi"},
 }
 
 

@@ -66,9 +66,3 @@ def test_calls_of_a_foreign_architecture_do_not_exist() -> None:
     program = seccomp.filter_for(caps.DEFAULT, "x86_64")
     assert verdict(program, 0x40000003, 1) == ENOSYS
     assert verdict(program, ARCHES["x86_64"], 0x40000001) == ENOSYS
-
-
-def test_a_profile_file_is_honoured() -> None:
-    text = '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read","write"],"action":"SCMP_ACT_ALLOW"}]}'
-    program = seccomp.from_profile(text, frozenset(), "x86_64")
-    assert [verdict(program, ARCHES["x86_64"], n) for n in (0, 1, 2)] == [ALLOW, ALLOW, EPERM]

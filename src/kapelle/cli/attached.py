@@ -184,9 +184,21 @@ class _Foreground:
             waiting.discard(container.name)
             if container.name not in self.watched:
                 continue
+            if code:
+                self._tell_killed(container)
             if self.chosen.abort == "exit" or (self.chosen.abort == "failure" and code):
                 return self._abort(container, code)
         return 0
+
+    def _tell_killed(self, container: Container) -> None:
+        """Exit code 137 alone does not say who killed it."""
+        now = next((c for c in self.engine.observe(self.project.name).containers if c.id == container.id), None)
+        if now is not None and now.oom_killed:
+            from kapelle.engine import killed
+            from kapelle.render import errors
+
+            self.context.stderr.write(errors.text(killed.out_of_memory(self.project, now)))
+            self.context.stderr.flush()
 
     def _abort(self, first: Container, code: int) -> int:
         self.context.stderr.write("Aborting on container exit...\n")

@@ -33,7 +33,8 @@ def _engine(context: Context) -> list[Finding]:
     from kapelle.engine import support
 
     project = loading.load(context.options, context.cwd, context.environ).project
-    rows = support.mistakes(project, project.services, context.engine().capabilities())
+    engine = context.engine()
+    rows = support.mistakes(project, project.services, engine.capabilities()) + list(engine.foresee(project))
     return [Finding("warning", f"{e.what} (native engine)", e.where, e.hint, e.code) for e in rows]
 
 

@@ -9,7 +9,10 @@ from kapelle.cli.flags import Command, Flag
 
 GROUPS = (
     ("Run a project", ("up", "down", "start", "stop", "restart", "run", "exec", "cp", "create", "scale", "kill", "rm")),
-    ("See what is there", ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes")),
+    (
+        "See what is there",
+        ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes"),
+    ),
     ("Images", ("build", "pull", "load", "save", "commit", "export")),
     ("Volumes and networks", ("volume", "network")),
     ("Before anything changes", ("config", "plan")),

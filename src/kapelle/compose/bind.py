@@ -10,8 +10,10 @@ from kapelle.compose.tree import Map, mark_at, position
 from kapelle.errors import Position
 from kapelle.model.project import FileSource, Network, Project, Volume
 from kapelle.model.service import (
+    BlockIo,
     Build,
     Dependency,
+    DeviceRequest,
     FileGrant,
     HealthCheck,
     Hook,
@@ -114,6 +116,10 @@ def service(
             for d in tree.get("devices") or ()
         ),
         device_cgroup_rules=tuple(tree.get("device_cgroup_rules") or ()),
+        device_requests=(
+            *_requests("gpus", tree.get("gpus")),
+            *_requests("deploy.resources.reservations.devices", reservations.get("devices")),
+        ),
         dns=tuple(tree.get("dns") or ()),
         dns_search=tuple(tree.get("dns_search") or ()),
         dns_opt=tuple(tree.get("dns_opt") or ()),
@@ -131,10 +137,13 @@ def service(
         cpu_shares=_int(tree.get("cpu_shares")),
         cpu_quota=_int(tree.get("cpu_quota")),
         cpu_period=_int(tree.get("cpu_period")),
+        cpu_rt_runtime=_int(tree.get("cpu_rt_runtime")),
+        cpu_rt_period=_int(tree.get("cpu_rt_period")),
         cpuset=tree.get("cpuset", ""),
         pids_limit=_int(limits.get("pids", tree.get("pids_limit"))),
         oom_score_adj=_int(tree.get("oom_score_adj")),
         oom_kill_disable=tree.get("oom_kill_disable", False),
+        blkio=_block_io(tree.get("blkio_config") or {}),
         logging_driver=logging.get("driver", ""),
         logging_options=_pairs(logging.get("options")),
         pull_policy=tree.get("pull_policy", ""),
@@ -371,6 +380,28 @@ def _hook(tree: Map) -> Hook:
         image=tree.get("image", ""),
         per_replica=tree.get("per_replica", False),
     )
+
+
+def _block_io(tree: Any) -> BlockIo:
+    def rows(key: str, value: str) -> tuple[tuple[str, int], ...]:
+        return tuple((row.get("path", ""), int(row.get(value, 0))) for row in tree.get(key) or ())
+
+    return BlockIo(
+        _int(tree.get("weight")), rows("weight_device", "weight"), rows("device_read_bps", "rate"),
+        rows("device_write_bps", "rate"), rows("device_read_iops", "rate"), rows("device_write_iops", "rate"),
+    )  # fmt: skip
+
+
+def _requests(key: str, tree: Any) -> Iterator[DeviceRequest]:
+    for number, row in enumerate(tree or ()):
+        yield DeviceRequest(
+            f"{key}[{number}]",
+            row.get("driver", ""),
+            int(row.get("count", 0)),
+            tuple(str(i) for i in row.get("device_ids") or ()),
+            tuple(row.get("capabilities") or ()),
+            _pairs(row.get("options")),
+        )
 
 
 def _ulimits(tree: Any) -> tuple[Ulimit, ...]:

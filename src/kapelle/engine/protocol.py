@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from kapelle.errors import KapelleError
 from kapelle.events import Emit, LogLine
 from kapelle.model.project import Project
 from kapelle.plan.observed import Container, Observed, ObservedNetwork, ObservedVolume
@@ -18,6 +19,10 @@ class Engine(Protocol):
 
     def capabilities(self) -> Mapping[str, str]:
         """Key path -> "" when honoured, else why not ("services.*.gpus" -> "no CDI devices here")."""
+        ...
+
+    def foresee(self, project: Project) -> Iterator[KapelleError]:
+        """What of the project can't be done or honoured on this machine, known without making anything."""
         ...
 
     def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:

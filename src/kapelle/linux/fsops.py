@@ -222,9 +222,18 @@ def clone_host_trees(*, privileged: bool) -> dict[str, int]:
 
 
 def mount_kernel_trees(
-    *, shm_size: int, privileged: bool, own_net: bool, tty_gid: bool = True, host: Mapping[str, int] | None = None
+    *,
+    shm_size: int,
+    privileged: bool,
+    own_net: bool,
+    tty_gid: bool = True,
+    host: Mapping[str, int] | None = None,
+    memory: int | None = None,
 ) -> None:
-    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them. `host`: of `clone_host_trees`."""
+    """/proc, /sys, /dev with its nodes, pts, shm, mqueue: as Docker mounts them.
+
+    `host`: of `clone_host_trees`. `memory`: a detached tree for /dev/shm, -1 for no /dev/shm.
+    """
     host = host or {}
     nothing = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
     for path in ("/proc", "/sys", "/dev"):
@@ -253,7 +262,11 @@ def mount_kernel_trees(
         os.mkdir(f"/dev/{name}", 0o755)
     gid = ",gid=5" if tty_gid else ""
     m.mount("devpts", "/dev/pts", "devpts", m.MS_NOSUID | m.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{gid}")
-    m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")
+    if memory is None:
+        m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")
+    elif memory >= 0:
+        attach_tree(memory, "/dev/shm")
+        os.close(memory)
     try:
         m.mount("mqueue", "/dev/mqueue", "mqueue", nothing)
     except OSError as e:
@@ -271,24 +284,26 @@ def _mount_proc_and_sys(flags: int, *, privileged: bool, own_net: bool) -> None:
         m.mount("tmpfs", "/sys", "tmpfs", flags | m.MS_RDONLY)  # a foreign network namespace: sysfs is refused
 
 
-def mount_cgroups() -> None:
-    """A read-only view of the container's own groups at /sys/fs/cgroup, where the kernel allows one."""
+def mount_cgroups(*, read_only: bool = True) -> None:
+    """A view of the container's own groups at /sys/fs/cgroup, where the kernel allows one."""
     target = "/sys/fs/cgroup"
     if not os.path.isdir(target):
         return
     nothing = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
+    protected = m.MS_RDONLY if read_only else 0
     with open("/proc/self/cgroup") as f:
         rows = [line.rstrip("\n").split(":", 2) for line in f]
     controllers = [names for _, names, _ in rows if names and not names.startswith("name=")]
     try:
         if not controllers:
-            m.mount("cgroup2", target, "cgroup2", nothing | m.MS_RDONLY)
+            m.mount("cgroup2", target, "cgroup2", nothing | protected)
             return
         m.mount("tmpfs", target, "tmpfs", nothing, "mode=755")
         for names in controllers:
             os.mkdir(f"{target}/{names}", 0o755)
-            m.mount("cgroup", f"{target}/{names}", "cgroup", nothing | m.MS_RDONLY, names)
-        m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY | nothing)
+            m.mount("cgroup", f"{target}/{names}", "cgroup", nothing | protected, names)
+        if read_only:
+            m.mount(None, target, None, m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY | nothing)
     except OSError:
         pass  # only a view: programs then read no limits, as on a host without cgroups
 

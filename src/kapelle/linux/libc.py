@@ -27,6 +27,7 @@ SYS_close_range = 436
 SYS_openat2 = 437
 SYS_mount_setattr = 442
 SYS_keyctl = 219 if _ARM else 250
+SYS_bpf = 280 if _ARM else 321
 
 
 def raise_errno(call: str, subject: str = "") -> None:

@@ -7,18 +7,16 @@ container does not hold, or which Docker's profile leaves out. Refused calls giv
 from __future__ import annotations
 
 import ctypes
-import json
 import struct
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from kapelle.linux import libc
 
-_EPERM, _ENOSYS = 1, 38
+EPERM, ENOSYS = 1, 38
 _RET_ALLOW = 0x7FFF0000
 _RET_ERRNO = 0x00050000
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR, _ARCH, _ARGS = 0, 4, 16
+_NR, _ARCH, ARGS = 0, 4, 16
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
 _MODE_FILTER = 1
@@ -77,7 +75,6 @@ _NEEDS = {
     "CAP_SYS_NICE": "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
     "CAP_SYSLOG": "syslog",
 }
-_LOOKED_INTO = ("clone", "personality", "socket")
 # Answered with success and not done, where there is one id only: package managers change owners that are all the same.
 FAKED = frozenset(
     "chown fchown fchownat lchown setfsgid setfsuid setgid setgroups setregid setresgid setresuid setreuid "
@@ -86,7 +83,7 @@ FAKED = frozenset(
 _cache: dict[tuple[frozenset[str], str, bool], bytes] = {}
 
 
-class _Program:
+class Program:
     """Instructions with labels: jumps are resolved at the end. Offsets of conditional jumps hold 255 at most."""
 
     def __init__(self) -> None:
@@ -109,6 +106,9 @@ class _Program:
         return bytes(out)
 
 
+Look = Callable[[Program, str], None]  # adds a verdict that depends on arguments; the text makes its labels its own
+
+
 def numbers_of(arch: str) -> dict[str, int]:
     """System call names to numbers for x86_64 or aarch64."""
     if arch == "aarch64":
@@ -121,7 +121,7 @@ def numbers_of(arch: str) -> dict[str, int]:
 
 
 def allowed_names(caps: frozenset[str], arch: str = libc.MACHINE) -> frozenset[str]:
-    """The calls that pass; those of `_LOOKED_INTO` only with certain arguments."""
+    """The calls that pass; those of `_LOOKS` only with certain arguments."""
     refused = set(_NEVER)
     for cap, names in _NEEDS.items():
         if cap not in caps:
@@ -137,36 +137,34 @@ def filter_for(caps: frozenset[str], arch: str = libc.MACHINE, *, faking: bool =
         allowed = {numbers[name] for name in allowed_names(caps, arch)}
         arguments = {} if "CAP_SYS_ADMIN" in caps else {numbers["clone"]: "clone"}
         arguments |= {numbers["personality"]: "personality", numbers["socket"]: "socket"}
-        refused = {n: _ENOSYS if name == "clone3" else _EPERM for name, n in numbers.items() if n not in allowed}
+        refused = {n: ENOSYS if name == "clone3" else EPERM for name, n in numbers.items() if n not in allowed}
+        verdicts: dict[int, str] = dict.fromkeys(allowed, "allow")
+        verdicts |= {n: f"errno{e}" for n, e in refused.items()}
         if faking:
-            faked = {numbers[name]: 0 for name in FAKED if name in numbers}
-            refused |= faked
-            allowed -= faked.keys()
-        _cache[key] = _build(arch, allowed - arguments.keys(), refused, arguments, _ENOSYS)
+            verdicts |= {numbers[name]: "errno0" for name in FAKED if name in numbers}
+        _cache[key] = build(arch, verdicts | arguments, f"errno{ENOSYS}", _LOOKS)
     return _cache[key]
 
 
-def _build(arch: str, allowed: set[int], refused: dict[int, int], arguments: dict[int, str], otherwise: int) -> bytes:
-    program = _Program()
+def build(arch: str, verdicts: Mapping[int, str], otherwise: str, looks: Mapping[str, Look]) -> bytes:
+    """A program of a verdict per number: "allow", "errnoN", "returnN", or the name of one that looks further."""
+    program = Program()
     program.add(_LD, _ARCH)
     program.add(_JEQ, _AUDIT[arch], "native", "foreign")
     program.label("foreign")
-    program.add(_RET, _RET_ERRNO | _ENOSYS)  # 32-bit calls: there is no such call here
+    program.add(_RET, _RET_ERRNO | ENOSYS)  # 32-bit calls: there is no such call here
     program.label("native")
     program.add(_LD, _NR)
     if arch == "x86_64":
         program.add(_JGE, _X32, "foreign2", "known")
         program.label("foreign2")
-        program.add(_RET, _RET_ERRNO | _ENOSYS)
+        program.add(_RET, _RET_ERRNO | ENOSYS)
         program.label("known")
-    verdicts: dict[int, str] = dict.fromkeys(allowed, "allow")
-    verdicts |= {n: f"errno{e}" for n, e in refused.items()}
-    verdicts |= arguments
-    _search(program, _ranges(verdicts, f"errno{otherwise}"))
+    _search(program, _ranges(verdicts, otherwise), looks)
     return program.assemble()
 
 
-def _ranges(verdicts: dict[int, str], otherwise: str) -> list[tuple[int, str]]:
+def _ranges(verdicts: Mapping[int, str], otherwise: str) -> list[tuple[int, str]]:
     """(first number, verdict) of each run of equal verdicts, in order, covering all numbers."""
     rows: list[tuple[int, str]] = []
     for number in range(max(verdicts) + 2):
@@ -176,56 +174,58 @@ def _ranges(verdicts: dict[int, str], otherwise: str) -> list[tuple[int, str]]:
     return rows
 
 
-def _search(program: _Program, rows: list[tuple[int, str]]) -> None:
+def _search(program: Program, rows: list[tuple[int, str]], looks: Mapping[str, Look]) -> None:
     """A binary search by jumps; each leaf holds its verdict, so that no jump is long."""
     if len(rows) == 1:
-        _verdict(program, rows[0][1])
+        _verdict(program, rows[0][1], looks)
         return
     middle = len(rows) // 2
     here = len(program.rows)
     program.add(_JGE, rows[middle][0], f"r{here}", f"l{here}")
     program.label(f"l{here}")
-    size = _Program()
-    _search(size, rows[:middle])
+    size = Program()
+    _search(size, rows[:middle], looks)
     if len(size.rows) > 200:  # too far for a conditional jump: go by an unconditional one
         program.rows.pop()
         program.add(_JGE, rows[middle][0], f"far{here}", f"near{here}")
         program.label(f"far{here}")
         program.add(0x05, len(size.rows))
         program.label(f"near{here}")
-    _search(program, rows[:middle])
+    _search(program, rows[:middle], looks)
     program.label(f"r{here}")
-    _search(program, rows[middle:])
+    _search(program, rows[middle:], looks)
 
 
-def _verdict(program: _Program, verdict: str) -> None:
+def _verdict(program: Program, verdict: str, looks: Mapping[str, Look]) -> None:
     if verdict == "allow":
         program.add(_RET, _RET_ALLOW)
     elif verdict.startswith("errno"):
         program.add(_RET, _RET_ERRNO | int(verdict[5:]))
+    elif verdict.startswith("return"):
+        program.add(_RET, int(verdict[6:]))
     else:
-        _LOOKS[verdict](program, f"{verdict}{len(program.rows)}")
+        looks[verdict](program, f"{verdict}{len(program.rows)}")
 
 
-def _look_clone(program: _Program, here: str) -> None:
-    program.add(_LD, _ARGS)
+def _look_clone(program: Program, here: str) -> None:
+    program.add(_LD, ARGS)
     program.add(_JSET, _CLONE_NAMESPACES, f"{here}no", f"{here}yes")
     program.label(f"{here}no")
-    program.add(_RET, _RET_ERRNO | _EPERM)
+    program.add(_RET, _RET_ERRNO | EPERM)
     program.label(f"{here}yes")
     program.add(_RET, _RET_ALLOW)
 
 
-def _look_personality(program: _Program, here: str) -> None:
-    _look_values(program, here, _PERSONALITIES, _RET_ALLOW, _RET_ERRNO | _EPERM)
+def _look_personality(program: Program, here: str) -> None:
+    _look_values(program, here, _PERSONALITIES, _RET_ALLOW, _RET_ERRNO | EPERM)
 
 
-def _look_socket(program: _Program, here: str) -> None:
-    _look_values(program, here, _SOCKET_FAMILIES_REFUSED, _RET_ERRNO | _EPERM, _RET_ALLOW)
+def _look_socket(program: Program, here: str) -> None:
+    _look_values(program, here, _SOCKET_FAMILIES_REFUSED, _RET_ERRNO | EPERM, _RET_ALLOW)
 
 
-def _look_values(program: _Program, here: str, values: Iterable[int], found: int, other: int) -> None:
-    program.add(_LD, _ARGS)
+def _look_values(program: Program, here: str, values: Iterable[int], found: int, other: int) -> None:
+    program.add(_LD, ARGS)
     for number, value in enumerate(values):
         program.add(_JEQ, value, f"{here}found", f"{here}{number}")
         program.label(f"{here}{number}")
@@ -234,45 +234,7 @@ def _look_values(program: _Program, here: str, values: Iterable[int], found: int
     program.add(_RET, found)
 
 
-_LOOKS = {"clone": _look_clone, "personality": _look_personality, "socket": _look_socket}
-
-
-def from_profile(text: str, caps: frozenset[str], arch: str = libc.MACHINE) -> bytes:
-    """A profile file of Docker's form (security_opt seccomp=FILE). Rules on arguments are refused: ValueError."""
-    profile: dict[str, Any] = json.loads(text)
-    numbers = numbers_of(arch)
-    default = _action(str(profile["defaultAction"]), profile.get("defaultErrnoRet"))
-    verdicts: dict[int, str] = {}
-    for rule in profile.get("syscalls") or ():
-        needs = frozenset((rule.get("includes") or {}).get("caps") or ())
-        unless = frozenset((rule.get("excludes") or {}).get("caps") or ())
-        if needs - caps or unless & caps:
-            continue
-        names = rule.get("names") or [rule["name"]]
-        if rule.get("args"):
-            if not set(names) <= set(_LOOKED_INTO):
-                raise ValueError(f"a rule on arguments of {names[0]} can't be honoured")
-            verdicts.update({numbers[n]: n for n in names if n in numbers})
-            continue
-        action = _action(str(rule["action"]), rule.get("errnoRet"))
-        verdicts.update({numbers[n]: action for n in names if n in numbers and numbers[n] not in verdicts})
-    program = _Program()
-    program.add(_LD, _ARCH)
-    program.add(_JEQ, _AUDIT[arch], "native", "foreign")
-    program.label("foreign")
-    program.add(_RET, _RET_ERRNO | _ENOSYS)
-    program.label("native")
-    program.add(_LD, _NR)
-    _search(program, _ranges(verdicts or {0: default}, default))
-    return program.assemble()
-
-
-def _action(name: str, errno: int | None) -> str:
-    if name in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
-        return "allow"
-    if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"):
-        return f"errno{errno or _EPERM}"
-    raise ValueError(f"unknown action {name}")
+_LOOKS: dict[str, Look] = {"clone": _look_clone, "personality": _look_personality, "socket": _look_socket}
 
 
 class _Fprog(ctypes.Structure):

@@ -99,6 +99,28 @@ class Ulimit(NamedTuple):
     hard: int
 
 
+class BlockIo(NamedTuple):
+    """Limits on block devices: rows of (path of a device, weight or rate)."""
+
+    weight: int | None = None  # 10 to 1000
+    weight_device: tuple[tuple[str, int], ...] = ()
+    device_read_bps: tuple[tuple[str, int], ...] = ()
+    device_write_bps: tuple[tuple[str, int], ...] = ()
+    device_read_iops: tuple[tuple[str, int], ...] = ()
+    device_write_iops: tuple[tuple[str, int], ...] = ()
+
+
+class DeviceRequest(NamedTuple):
+    """Devices by what they can do (gpus, deploy.resources.reservations.devices)."""
+
+    key: str  # where in the file: "gpus[0]"
+    driver: str = ""
+    number: int = 0  # -1 = all; 0 when `ids` say which
+    ids: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+
+
 class Hook(NamedTuple):
     command: tuple[str, ...]
     user: str = ""
@@ -184,6 +206,7 @@ class Service(NamedTuple):
     cgroup_parent: str = ""
     devices: tuple[tuple[str, str, str], ...] = ()  # source, target, permissions
     device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()  # gpus and deploy.resources.reservations.devices
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
@@ -201,10 +224,13 @@ class Service(NamedTuple):
     cpu_shares: int | None = None
     cpu_quota: int | None = None
     cpu_period: int | None = None
+    cpu_rt_runtime: int | None = None
+    cpu_rt_period: int | None = None
     cpuset: str = ""
     pids_limit: int | None = None
     oom_score_adj: int | None = None
     oom_kill_disable: bool = False
+    blkio: BlockIo = BlockIo()
     logging_driver: str = ""
     logging_options: tuple[tuple[str, str], ...] = ()
     pull_policy: str = ""

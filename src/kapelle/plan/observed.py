@@ -37,6 +37,7 @@ class Container(NamedTuple):
     health: str = ""  # "", starting, healthy, unhealthy
     exit_code: int = 0
     oom_killed: bool = False
+    memory_peak: int = 0  # bytes, when it was killed for want of memory
     error: str = ""
     pid: int = 0
     created: float = 0.0  # seconds since the epoch

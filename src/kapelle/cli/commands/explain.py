@@ -80,8 +80,17 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "KAP321": (
         "a value that can't be used",
-        "The key is known, but not this value of it, or not beside another key: the message says what would do. "
-        "Nothing was created.",
+        "A limit is out of its range or larger than this machine, a device is not here, or the key is known but not "
+        "this value of it: the message says what would do. Nothing was created.",
+    ),
+    "KAP322": (
+        "a security option",
+        "security_opt has an option that is not known, or a seccomp profile that can't be read. Nothing was created.",
+    ),
+    "KAP323": (
+        "no such GPU or device",
+        "gpus:, devices: or deploy.resources.reservations.devices asks for a device that no CDI specification "
+        "describes and no driver offers. Nothing was created. kap reads /etc/cdi and /var/run/cdi.",
     ),
     "KAP330": (
         "files could not be copied",
@@ -122,6 +131,11 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP701": (
         "containers can't be started as this user",
         "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
+    ),
+    "KAP801": (
+        "the kernel killed a service",
+        "It ran out of memory: of its mem_limit, or the machine's. Exit code 137 is signal 9. Raise mem_limit, or let "
+        "the program use less; kap ps -a shows which containers ended so.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
     "KAP902": (

@@ -11,12 +11,15 @@ from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
 from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
+from kapelle.events import Notice
 from kapelle.plan import order
 from kapelle.plan.run import RunOptions
 from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.engines.native.oneoff import Started
+    from kapelle.events import Emit
     from kapelle.model.project import Project
     from kapelle.model.service import Mount, Port
 
@@ -96,12 +99,17 @@ def run(context: Context, args: Args) -> int:
         context.renderer.settle()
         project = project._replace(services=tuple(create.service if s.name == target else s for s in project.services))
         if args.detach:
-            context.engine().perform(StartContainer(create.name, target), project, _silent)
+            context.engine().perform(StartContainer(create.name, target), project, _notices_of(context))
             made = next(c for c in context.engine().observe(project.name).containers if c.name == create.name)
             context.stdout.write(f"{made.id}\n")
             return 0
         started = _start(context, project, create)
     return _attend(context, project, create, started, forward=bool(args.interactive))
+
+
+def _notices_of(context: Context) -> Emit:
+    """Only the notices: the one-off has no progress lines of its own (cli.md 2)."""
+    return lambda event: context.emit(event) if isinstance(event, Notice) else None
 
 
 def _silent(_: object) -> None:
@@ -114,14 +122,14 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
         context.engine().perform(StartContainer(create.name, create.service.name), project, _silent)
         return None
     from kapelle.cli import terminal
-    from kapelle.engines.native import oneoff
+    from kapelle.engines.native import notes, oneoff
 
     sys.stdout.flush()
     streams = (0, 1, 2)
     if not create.service.stdin_open:
         streams = (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 1, 2)
     try:
-        return oneoff.start(
+        started = oneoff.start(
             context.paths,
             project.name,
             create.name,
@@ -132,6 +140,9 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
     except BaseException:
         context.engine().perform(RemoveContainer(create.name, create.service.name, force=True), project, _silent)
         raise
+    for notice in notes.of(create.service, started.notes):
+        context.emit(notice)
+    return started
 
 
 def _attend(context: Context, project: Project, create: CreateContainer, started: object, *, forward: bool) -> int:
@@ -152,7 +163,7 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
     assert isinstance(started, Started)
     if started.terminal >= 0:
         terminal.connect(started.terminal, forward_input=forward)
-        return started.wait()
+        return _code_of(context, project, started)
 
     def pass_on(number: int, _frame: object) -> None:
         from kapelle.plan.steps import KillContainer
@@ -162,7 +173,20 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, pass_on)
-    return started.wait()
+    return _code_of(context, project, started)
+
+
+def _code_of(context: Context, project: Project, started: Started) -> int:
+    """The exit code, once it has ended; that the kernel killed it for want of memory is said."""
+    status = started.outcome()
+    code = int(status.get("exit_code", 137))
+    if code and status.get("oom"):
+        from kapelle.engine import killed
+        from kapelle.render import errors
+
+        now = started.container._replace(exit_code=code, memory_peak=int(status.get("memory_peak", 0)))
+        context.stderr.write(errors.text(killed.out_of_memory(project, now)))
+    return code
 
 
 def _remove(context: Context, project: Project, create: CreateContainer) -> None:

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from kapelle.engines.native import client, messages, removal, spec
+from kapelle.engines.native import client, limits, messages, removal
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.launcher import APT_SETTING
 from kapelle.errors import EngineError
@@ -141,14 +141,14 @@ class BuildRunner:
             "network_mode": "" if network == "own" else network, "networks": [row] if network == "own" else [],
             "ports": [], "extra_hosts": [list(p) for p in request.extra_hosts], "dns": [], "dns_search": [],
             "dns_opt": [], "stdin_open": False, "tty": False, "remove_on_exit": False,
-            "logging": {"driver": "", "options": {}}, "mounts": [], "anonymous": [], "limits": spec.no_limits(),
+            "logging": {"driver": "", "options": {}}, "mounts": [], "anonymous": [], "limits": limits.none(),
             "hooks": {},
             "launch": {
                 "lowers": list(request.layers), "upper": request.upper, "work": request.work, "merged": merged,
                 "hostname": request.hostname, "domainname": "", "mounts": mounts, "devices": [],
                 "args": list(request.args), "env": list(request.env), "cwd": request.cwd, "user": request.user,
                 "groups": [], "caps": sorted(caps.effective_set((), (), False)), "privileged": False,
-                "no_new_privileges": False, "seccomp": "", "masked": list(fsops.MASKED),
+                "no_new_privileges": False, "seccomp": "", "apparmor": "", "masked": list(fsops.MASKED),
                 "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [], "ulimits": [],
                 "oom_score_adj": None, "shm_size": request.shm_size or 64 << 20, "tty": False, "init": False,
                 "namespaces": {"net": network, "ipc": "own", "pid": "own", "uts": "own"}, "cgroups": [],

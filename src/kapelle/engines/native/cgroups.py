@@ -1,49 +1,103 @@
 """A project's control groups, best effort: below our own membership, v2, v1 or both (cgroups(7)).
 
 Nothing here is required: without a writable group there are no limits, and the kernel's pid namespaces still
-end everything. What can't be set is in `notes`.
+end everything. What can't be set is told: `create` answers with the keys and the reasons.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, NamedTuple
 
-_ROOT = "/sys/fs/cgroup"
-_V1 = ("memory", "cpu", "pids", "freezer", "cpuset")
+from kapelle.engines.native import cgroup_tree as tree
+from kapelle.engines.native import devices, limits
+
+Note = tuple[str, str]  # (compose key, why it is not honoured)
+
+_PEAKS = ("memory.max_usage_in_bytes", "memory.peak")
+
+
+class Made(NamedTuple):
+    paths: list[str]  # whose cgroup.procs the child writes itself into
+    notes: list[Note]
 
 
 class ProjectCgroups:
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, root: str = tree.ROOT) -> None:
         self.project = project
-        self.notes: list[str] = []
         self.places: dict[str, list[str]] = {}
-        self.own = _own_groups()
+        self.mounted = tree.mounted(root)
+        self.own = tree.own(root)
+        self.leaf = ""  # where we moved to, so that our v2 group can hand controllers on
+        self.handed: set[str] = set()
+        self.parents: list[str] = []  # folders that cgroup_parent made us make
 
-    def create(self, container_id: str, limits: dict[str, Any]) -> list[str]:
-        """Groups for a container, its limits set; the folders whose cgroup.procs the child writes itself into."""
-        made = []
+    def create(self, container_id: str, wanted: dict[str, Any]) -> Made:
+        """Groups for a container, its limits set."""
+        notes: list[Note] = []
+        rows = []
+        try:
+            rows = limits.settings(wanted, devices.number_of)
+        except OSError as e:
+            notes.append(("blkio_config", f"{e.filename}: {e.strerror}"))
+        groups = self._make(container_id, wanted.get("cgroup_parent") or "", rows, notes)
+        for row in rows:
+            why = _set(row, groups)
+            if why and row.key:
+                notes.append((row.key, why))
+        notes += devices.confine(groups, wanted)
+        self.places[container_id] = list(groups.values())
+        return Made(self.places[container_id], notes)
+
+    def _make(self, container_id: str, parent: str, rows: list[limits.Setting], notes: list[Note]) -> dict[str, str]:
+        """Controller → the container's new group."""
+        groups: dict[str, str] = {}
         for controller, base in self.own.items():
-            path = f"{base}/kapelle-{self.project}-{container_id[:12]}"
+            hierarchy = self.mounted[controller]
+            if controller == tree.UNIFIED:
+                base = self._unified_base(base, {r.controller_v2 for r in rows if r.controller not in self.own})
+            folder = tree.below(base, hierarchy, parent)
+            path = f"{folder}/{self._name(container_id)}"
+            missing = list(tree.missing(folder))
             try:
+                if controller == "cpuset":
+                    tree.make_cpuset(path)
                 os.makedirs(path, exist_ok=True)
-            except OSError:
+            except OSError as e:
+                if parent and not any(key == "cgroup_parent" for key, _ in notes):
+                    notes.append(("cgroup_parent", f"{folder}: {e.strerror}"))
                 continue
-            made.append(path)
-            for file, value in _settings(controller, limits):
-                try:
-                    with open(f"{path}/{file}", "w") as f:
-                        f.write(value)
-                except OSError as e:
-                    self.notes.append(f"{controller}: {file}={value}: {e.strerror}")
-        self.places[container_id] = made
-        return made
+            self.parents += reversed(missing)
+            if controller == tree.UNIFIED and parent:
+                tree.hand_down(folder, hierarchy, {r.controller_v2 for r in rows if r.controller not in self.own})
+            groups[controller] = path
+        if parent and not self.own:
+            notes.append(("cgroup_parent", "there are no control groups here"))
+        return groups
 
-    def of(self, container_id: str) -> list[str]:
+    def _unified_base(self, base: str, needed: set[str]) -> str:
+        found, leaf = tree.base_for(base, self.mounted[tree.UNIFIED], self.project, needed)
+        if leaf:
+            self.leaf = leaf
+            self.handed |= needed
+        return found
+
+    def _name(self, container_id: str) -> str:
+        return f"kapelle-{self.project}-{container_id[:12]}"
+
+    def of(self, container_id: str, parent: str = "") -> list[str]:
+        """A container's groups; looked for where `create` of an earlier supervisor made them."""
         if container_id not in self.places:
-            name = f"kapelle-{self.project}-{container_id[:12]}"
-            self.places[container_id] = [f"{b}/{name}" for b in self.own.values() if os.path.isdir(f"{b}/{name}")]
+            found = []
+            for controller, base in self.own.items():
+                hierarchy = self.mounted[controller]
+                folders = [tree.below(base, hierarchy, parent)]
+                while controller == tree.UNIFIED and folders[-1] != hierarchy and len(folders) < 64:
+                    folders.append(os.path.dirname(folders[-1]))
+                paths = [f"{folder}/{self._name(container_id)}" for folder in folders]
+                found += [path for path in paths if os.path.isdir(path)][:1]
+            self.places[container_id] = found
         return self.places[container_id]
 
     def oom_killed(self, container_id: str) -> bool:
@@ -58,6 +112,17 @@ class ProjectCgroups:
                 if int(rows.get("oom_kill", 0)):
                     return True
         return False
+
+    def memory_peak(self, container_id: str) -> int:
+        """The most memory that it has had, in bytes; 0 when nobody counted."""
+        for path in self.of(container_id):
+            for file in _PEAKS:
+                try:
+                    with open(f"{path}/{file}") as f:
+                        return int(f.read())
+                except (OSError, ValueError):
+                    continue
+        return 0
 
     def freeze(self, container_id: str, pid: int) -> None:
         """Stop all its processes (pause). Without a freezer: its first process alone."""
@@ -90,89 +155,34 @@ class ProjectCgroups:
         """Sweep what could not be removed at once."""
         for container_id in list(self.places):
             self.remove(container_id)
+        for path in reversed(self.parents):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass  # others use it, too
+        if self.leaf:
+            tree.leave_leaf(self.leaf, self.handed)
+            self.leaf = ""
 
 
-def writable() -> list[str]:
-    """The controllers whose groups this user can make, tried."""
-    found = []
-    for controller, base in _own_groups().items():
-        path = f"{base}/kapelle-doctor-{os.getpid()}"
-        try:
-            os.mkdir(path)
-            os.rmdir(path)
-        except OSError:
-            continue
-        if controller == "unified":
-            controllers = _first_line(f"{base}/cgroup.controllers").split()
-            found += [c for c in controllers if c in ("cpu", "cpuset", "io", "memory", "pids")]
-        else:
-            found.append(controller)
-    return found
-
-
-def _own_groups() -> dict[str, str]:
-    """Controller → our own group's folder: v1 hierarchies by name, the unified one as "unified"."""
-    found = {}
-    try:
-        with open("/proc/self/cgroup") as f:
-            rows = [line.rstrip("\n").split(":", 2) for line in f]
-    except OSError:
-        return {}
-    for _, names, path in rows:
-        if not names:
-            base = _ROOT if os.path.exists(f"{_ROOT}/cgroup.controllers") else f"{_ROOT}/unified"
-            if os.path.exists(f"{base}/cgroup.controllers"):
-                found["unified"] = f"{base}{path}".rstrip("/")
-        for name in names.split(","):
-            if name in _V1 and os.path.isdir(f"{_ROOT}/{name}"):
-                found[name] = f"{_ROOT}/{name}{path}".rstrip("/")
-    return found
-
-
-def _settings(controller: str, limits: dict[str, Any]) -> list[tuple[str, str]]:
-    """Files and values, in the order to write them."""
-    rows: list[tuple[str, str]] = []
-    memory, swap, pids = limits["memory"], limits["memory_swap"], limits["pids"]
-    quota, period = limits["cpu_quota"], limits["cpu_period"] or 100_000
-    if limits["cpus"]:
-        quota = int(limits["cpus"] * period)
-    if controller in ("memory", "unified") and memory:
-        v1 = controller == "memory"
-        rows.append(("memory.limit_in_bytes" if v1 else "memory.max", str(memory)))
-        if v1 and swap:
-            rows.append(("memory.memsw.limit_in_bytes", str(swap)))
-        elif swap:
-            rows.append(("memory.swap.max", "max" if swap < 0 else str(max(0, swap - memory))))
-    if controller in ("memory", "unified") and limits["memory_reservation"]:
-        file = "memory.soft_limit_in_bytes" if controller == "memory" else "memory.low"
-        rows.append((file, str(limits["memory_reservation"])))
-    if controller == "memory" and limits["oom_kill_disable"]:
-        rows.append(("memory.oom_control", "1"))
-    if controller in ("pids", "unified") and pids:
-        rows.append(("pids.max", "max" if pids < 0 else str(pids)))
-    if controller == "cpu" and quota:
-        rows += [("cpu.cfs_period_us", str(period)), ("cpu.cfs_quota_us", str(quota))]
-    if controller == "unified" and quota:
-        rows.append(("cpu.max", f"{quota} {period}"))
-    if limits["cpu_shares"]:
-        if controller == "cpu":
-            rows.append(("cpu.shares", str(limits["cpu_shares"])))
-        elif controller == "unified":
-            rows.append(("cpu.weight", str(max(1, min(10_000, 1 + (limits["cpu_shares"] - 2) * 9999 // 262_142)))))
-    if controller == "cpuset":  # both must be set before a process may enter
-        parent_cpus = _first_line(f"{_ROOT}/cpuset/cpuset.cpus")
-        rows += [
-            ("cpuset.cpus", limits["cpuset"] or parent_cpus),
-            ("cpuset.mems", _first_line(f"{_ROOT}/cpuset/cpuset.mems")),
-        ]
-    if controller == "unified" and limits["cpuset"]:
-        rows.append(("cpuset.cpus", limits["cpuset"]))
-    return rows
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path) as f:
-            return f.readline().strip()
-    except OSError:
-        return "0"
+def _set(row: limits.Setting, groups: dict[str, str]) -> str:
+    """Write a setting's files; "" or why it is not honoured."""
+    if row.controller in groups:
+        files, folder = row.v1, groups[row.controller]
+    else:
+        folder = groups.get(tree.UNIFIED, "")
+        if not folder or row.controller_v2 not in tree.words_of(f"{folder}/cgroup.controllers"):
+            return f"no {row.controller_v2} control group can be made here"
+        files = row.v2
+        if not files:
+            return "control groups v2 have no such setting"
+    for names, values in files:
+        choices = names.split("|")
+        at = next((n for n, name in enumerate(choices) if os.path.exists(f"{folder}/{name}")), -1)
+        if at < 0:
+            return f"this kernel has no {choices[0]}"
+        value = values.split("|")[min(at, values.count("|"))]
+        why = tree.write(f"{folder}/{choices[at]}", value)
+        if why:
+            return f"{choices[at]} = {value}: {why.lower()}"
+    return ""

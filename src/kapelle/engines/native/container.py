@@ -58,6 +58,7 @@ class Container:
         self.terminal_given = False
         self.start_answers: list[Answer] = []
         self.start_error: dict[str, Any] | None = None
+        self.notes: list[tuple[str, str]] = []  # (compose key, why it is not honoured) of this start
         self.logs: Writer | None = None
         self.health: Health | None = None
         self.log_watch: LogWatch | None = None  # for an x-kap-probe of this run's output
@@ -65,6 +66,7 @@ class Container:
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
         self.taps: list[tuple[Tap, Tap]] = []  # of those attached: stdout, stderr
+        supervisor.cgroups.of(container_id, self.intent["limits"].get("cgroup_parent") or "")
 
     # ---- state ---------------------------------------------------------------------------------------------
 
@@ -119,7 +121,9 @@ class Container:
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["rung"] = supervisor.rung
-        spec["cgroups"] = supervisor.cgroups.create(self.id, self.intent["limits"])
+        made = supervisor.cgroups.create(self.id, self.intent["limits"])
+        spec["cgroups"] = made.paths
+        self.notes = [*made.notes, *((str(k), str(v)) for k, v in self.intent.get("notes") or ())]
         if size:
             spec["size"] = size
         streams = given or self._open_streams()
@@ -250,6 +254,8 @@ class Container:
                 # It may have ended by itself; then its own message, which follows, says more.
                 self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
                 self.signal(signal.SIGKILL)
+        elif message.get("at") == "note":
+            self.notes.append((str(message["key"]), str(message["text"])))
         elif message.get("at") == "terminal" and fds:
             self._hold_terminal(fds.pop(0))
         elif "error" in message:
@@ -331,7 +337,7 @@ class Container:
             self.status["health"] = ""
         self.save()
         self.supervisor.event(self, "start")
-        self._answer_start({"ok": True, "status": self.status})
+        self._answer_start({"ok": True, "status": self.status, "notes": self.notes})
 
     def _start_failed(self, error: dict[str, Any]) -> None:
         self.start_error = None
@@ -459,12 +465,17 @@ class Container:
             return
         self._drain()
         oom = self.supervisor.cgroups.oom_killed(self.id)
+        peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
         ran = when_ns / 1e9 - float(self.status["started"] or when_ns / 1e9)
-        self.status.update(status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, health_pid=0)
+        self.status.update(
+            status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, memory_peak=peak, health_pid=0
+        )
         if self.health is not None:
             self.health.stop()
             self.health = None
+        if oom:
+            self.supervisor.event(self, "oom")
         self.supervisor.event(self, "die", exitCode=str(code))
         self._decide_restart(code, ran)
         self.save()
@@ -668,13 +679,14 @@ class Container:
             self._adopt_pipes()
             self._drain()
         restarting = self.state == "restarting"
+        oom = self.supervisor.cgroups.oom_killed(self.id)
         self._release()
         if restarting:  # that is decided already, and the pause begins anew
             delay = self.intent.get("restart_delay")
             pause = float(self.status["backoff"]) if delay is None else float(delay)
             self.restart_timer = self.supervisor.loop.later(pause, self._restart)
         else:
-            self.status.update(status="exited", exit_code=code, finished=when, pid=0)
+            self.status.update(status="exited", exit_code=code, finished=when, pid=0, oom=oom)
             self._decide_restart(code, when - float(self.status["started"]))
         self.save()
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kapelle.engines.native import cgroups, rung
+from kapelle.engines.native import cgroup_tree, rung
 from kapelle.linux import fsops, nft, route, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -221,7 +221,7 @@ def _ports() -> Finding:
 
 
 def _limits() -> Finding:
-    seen = cgroups.writable()
+    seen = cgroup_tree.writable()
     if seen:
         return Finding("limits", True, ", ".join(seen))
     lost = "mem_limit, cpus, pids_limit and what else is set by control groups"

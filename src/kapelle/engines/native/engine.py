@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, secretplace, spec, stopping, volumes
+from kapelle.engines.native.cdi import Edits
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -78,6 +79,11 @@ class NativeEngine:
 
         return NOT_HONOURED
 
+    def foresee(self, project: Project) -> Iterator[KapelleError]:
+        from kapelle.engines.native import foresight
+
+        return foresight.foresee(project, project.services, self.environ)
+
     def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:
         found = {}
         for name in images:
@@ -110,7 +116,7 @@ class NativeEngine:
             rung.require()
         # A plan is performed in parts: what was chosen for the whole holds for each.
         todo = tuple(s for s in wanted if getattr(s, "name", "") not in self._ports)
-        self._ports.update(preflight.check(self.paths, todo, project, auto_ports=self.auto_ports))
+        self._ports.update(preflight.check(self.paths, todo, project, self.environ, auto_ports=self.auto_ports))
 
     def perform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         self._perform[type(step)](step, project, emit)
@@ -292,10 +298,11 @@ class NativeEngine:
                     use_aliases=step.use_aliases,
                     remove_on_exit=step.remove_on_exit,
                     containers=self._sharing(project, service),
+                    given=self._given(service),
                 ),
             )
             self._place_borrowed(intent, borrowed, shown)
-            self._finish_security(intent, service)
+            self._finish_security(intent, service, project)
             self._note_rung(intent, image, emit)
             if not intent["command"]:
                 raise EngineError(
@@ -471,6 +478,14 @@ class NativeEngine:
             )
         self._files(project, service, container.id)
 
+    def _given(self, service: Service) -> Edits:
+        from kapelle.engines.native import given_devices
+
+        edits, mistakes = given_devices.given(service, self.environ)
+        if mistakes:
+            raise mistakes[0]
+        return edits
+
     def _sharing(self, project: Project, service: Service) -> dict[str, str]:
         """Containers by service, for network_mode, ipc and pid `service:X` (and container:X by name)."""
         modes = (service.network_mode, service.ipc, service.pid)
@@ -478,21 +493,12 @@ class NativeEngine:
             return {}
         return {c.service: c.id for c in records.containers(self.paths, project.name) if not c.oneoff}
 
-    def _finish_security(self, intent: dict[str, Any], service: Service) -> None:
+    def _finish_security(self, intent: dict[str, Any], service: Service, project: Project) -> None:
         launch = intent["launch"]
-        for option in service.security_opt:
-            key, value = spec.split_option(option)
-            if key == "seccomp" and value not in ("unconfined", "") and launch["seccomp"] is not None:
-                from kapelle.linux import seccomp
+        from kapelle.engines.native import security
 
-                try:
-                    with open(value) as f:
-                        text = f.read()
-                    launch["seccomp"] = seccomp.from_profile(text, frozenset(launch["caps"])).hex()
-                except (OSError, ValueError) as e:
-                    raise EngineError(
-                        f"seccomp profile {value}: {e}", where=service.where.get("security_opt"), code="KAP320"
-                    ) from None
+        program = security.filter_of(service, project.working_dir, security.of(service).seccomp)
+        launch["seccomp"] = None if program is None else program.hex()
         for mode, key in (("net", "network_mode"), ("ipc", "ipc"), ("pid", "pid")):
             value = launch["namespaces"][mode]
             if value.startswith("container:"):
@@ -551,12 +557,13 @@ class NativeEngine:
             self._move_ports(container, service, emit)
         self._written_again(project, container, service)
         try:
-            client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+            answer = client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
             if e.where is None and service is not None:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
             raise
+        self._tell_notes(answer, service, emit)
         try:
             self.hooks(container, "post_start", emit)
         except EngineError as e:
@@ -564,6 +571,13 @@ class NativeEngine:
                 e.where = e.where or next((service.where[p] for p in e.about[1] if p in service.where), None)
             raise
         emit(Progress("container", step.name, "Started", "done"))
+
+    def _tell_notes(self, answer: Mapping[str, Any], service: Service | None, emit: Emit) -> None:
+        from kapelle.engines.native import notes
+
+        if service is not None:
+            for notice in notes.of(service, answer.get("notes") or ()):
+                emit(notice)
 
     def _pre_start(self, project: Project, service: Service, container: Container, emit: Emit) -> None:
         from kapelle.engines.native import prestart
@@ -628,7 +642,8 @@ class NativeEngine:
         container = self._named(project, step.name)
         if container.alive:
             stopping.stop(self, project, container, step.timeout, emit)
-        client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        answer = client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
+        self._tell_notes(answer, project.service(container.service), emit)
         self.hooks(container, "post_start", emit)
         emit(Progress("container", step.name, "Started", "done"))
 

@@ -12,12 +12,11 @@ import fcntl
 import os
 import signal
 import socket
-import stat
 import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kapelle.engines.native import messages, users
+from kapelle.engines.native import devices, messages, users
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -108,13 +107,18 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
         if spec["namespaces"][name] == "own":
             flags |= flag
+    if spec["namespaces"]["ipc"] == "none":  # its own, but without /dev/shm
+        flags |= ns.CLONE_NEWIPC
     for name, flag in (("net", ns.CLONE_NEWNET), ("ipc", ns.CLONE_NEWIPC)):
         mode = spec["namespaces"][name]
         if mode.startswith("pid:"):  # another container's
             _join_namespace(int(mode[4:]), name, flag)
     for path in spec["cgroups"]:
-        _enter_cgroup(path)
-    ns.unshare(flags | ns.CLONE_NEWCGROUP)
+        _enter_cgroup(path, sync)
+    if spec["namespaces"].get("cgroup") != "host":
+        flags |= ns.CLONE_NEWCGROUP
+    ns.unshare(flags)
+    memory = _shared_memory(spec["namespaces"]["ipc"])
     messages.send(sync, {"at": "namespaces"})
 
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
@@ -128,7 +132,8 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         trees[stack.target] = fsops.stack_tree(stack, userxattr=spec["rung"] != "R1")
     # In a user namespace a device node can't be made: the host's own is bound in its place.
     host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
-    devices = [(_open_device(row["source"]), _device_tree(spec, row["source"]), row) for row in spec["devices"]]
+    rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
+    nodes = [(_device_tree(spec, node), node) for row in rows for node in devices.node_of(row)]
     fsops.enter_root(overlay.merged)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
@@ -137,16 +142,19 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         own_net=spec["namespaces"]["net"] == "own",
         tty_gid=spec["rung"] != "R3",
         host=host,
+        memory=memory,
     )
-    fsops.mount_cgroups()
+    fsops.mount_cgroups(read_only=not spec.get("writable_cgroups"))
     for op in ops:
         _place(op, trees)
-    for info, tree, row in devices:
-        if tree >= 0:
-            fsops.attach_tree(tree, fsops.make_target(row["target"], directory=stat.S_ISDIR(info.st_mode)))
+    for tree, node in nodes:
+        if tree < 0:
+            _make_device(node)
+        elif os.path.lexists(node.path):  # each container has that one
             os.close(tree)
         else:
-            _make_device(info, row["target"])
+            fsops.attach_tree(tree, fsops.make_target(node.path, directory=False))
+            os.close(tree)
     if spec["namespaces"]["uts"] == "own" and spec["hostname"]:
         socket.sethostname(spec["hostname"])
         if spec["domainname"]:
@@ -176,7 +184,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
 def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None:
     process.prctl(process.PR_SET_DUMPABLE, 0)  # the container must not look into us while we are between
     for path in spec["cgroups"]:
-        _enter_cgroup(path)
+        _enter_cgroup(path, sync)
     flags = ns.CLONE_NEWNS | ns.CLONE_NEWCGROUP
     for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
         if spec["namespaces"][name] != "host":  # we are in that one already, and may not be let into it again
@@ -204,14 +212,14 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
                 pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
-    rlimits.apply(spec["ulimits"])
+    for name, soft, hard in rlimits.apply(spec["ulimits"]):
+        _note(sync, f"ulimits.{name}", f"the most that may be set here is {soft}:{hard}")
     if spec["oom_score_adj"] is not None:
         try:
             with open("/proc/self/oom_score_adj", "w") as f:
                 f.write(str(spec["oom_score_adj"]))
-        except PermissionError:
-            if spec["rung"] == "R1":  # lower than our own: an ordinary user may not, which `up` has said
-                raise
+        except OSError as e:
+            _note(sync, "oom_score_adj", (e.strerror or "refused").lower())
     try:
         os.chdir(spec["cwd"] or "/")
     except OSError as e:
@@ -219,18 +227,21 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     program = _find_program(args[0], env)
     if spec["rung"] == "R3" and (user.uid or user.gid):
         idmap.enter_single(user.uid, user.gid)  # the one id that there is becomes the service's own
+    if spec.get("apparmor"):
+        _set_apparmor(spec["apparmor"])
     if spec["no_new_privileges"]:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     held = frozenset(spec["caps"])
-    if spec["seccomp"] is not None:
-        faking = spec["rung"] == "R3" and user.uid == 0
-        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held, faking=faking))
+    if not spec["no_new_privileges"]:
+        _filter_calls(spec, held, user)
     caps.drop_bounding(held)
     if spec["rung"] != "R3":
         _set_ids(user)
     if user.uid == 0:
         caps.set_caps(held, held, frozenset())
     os.umask(0o022)
+    if spec["no_new_privileges"]:  # may come last then: a profile need not allow what we do before
+        _filter_calls(spec, held, user)
     try:
         os.execve(program, args, env)
     except OSError as e:
@@ -253,6 +264,24 @@ def _set_ids(user: users.User) -> None:
         raise LaunchError(text, 126, subject=str(user.uid)) from None
 
 
+def _filter_calls(spec: Spec, held: frozenset[str], user: users.User) -> None:
+    if spec["seccomp"] is not None:
+        faking = spec["rung"] == "R3" and user.uid == 0
+        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held, faking=faking))
+
+
+def _set_apparmor(profile: str) -> None:
+    """From the next exec on, this profile holds (aa_change_onexec(2))."""
+    for path in ("/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"):
+        if os.path.exists(path):
+            try:
+                with open(path, "w") as f:
+                    f.write(f"exec {profile}")
+            except OSError as e:
+                raise LaunchError(f"apparmor profile {profile}: {e.strerror}", subject="security_opt") from None
+            return
+
+
 def _become_init(spec: Spec, sync: socket.socket) -> None:
     """`init: true`: stay behind as a small pid 1 that passes signals on and reaps; the program is its child."""
     child = os.fork()
@@ -266,7 +295,7 @@ def _become_init(spec: Spec, sync: socket.socket) -> None:
     process.prctl(process.PR_SET_DUMPABLE, 0)
     held = frozenset(spec["caps"]) | {"CAP_KILL"}
     if spec["seccomp"] is not None:
-        seccomp.load(bytes.fromhex(spec["seccomp"]) if spec["seccomp"] else seccomp.filter_for(held))
+        seccomp.load(seccomp.filter_for(held))  # a profile is for the program; it need not allow what an init does
     caps.drop_bounding(held)
     caps.set_caps(held, held, frozenset())
     everything = set(range(1, 65)) - {9, 19, 32, 33}
@@ -310,8 +339,7 @@ def _environment(spec: Spec, user: users.User) -> dict[str, str]:
         env[key] = value
     env.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     env.setdefault("HOME", user.home or "/")
-    if spec["hostname"]:
-        env.setdefault("HOSTNAME", spec["hostname"])
+    env.setdefault("HOSTNAME", spec["hostname"] or os.uname().nodename)
     if spec["tty"]:
         env.setdefault("TERM", "xterm")
     return env
@@ -426,20 +454,17 @@ def _fill_volume(tree: int, target: str) -> None:
         os.rmdir(place)
 
 
-def _device_tree(spec: Spec, path: str) -> int:
-    return -1 if spec["rung"] == "R1" else fsops.clone_tree(fsops.Bind(path, ""))
+def _device_tree(spec: Spec, node: devices.Node) -> int:
+    """The host's node as a detached tree where none can be made, -1 where it can."""
+    return -1 if spec["rung"] == "R1" else fsops.clone_tree(fsops.Bind(node.source, ""))
 
 
-def _open_device(path: str) -> os.stat_result:
-    return os.stat(path)
-
-
-def _make_device(info: os.stat_result, target: str) -> None:
-    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+def _make_device(node: devices.Node) -> None:
+    os.makedirs(os.path.dirname(node.path), 0o755, exist_ok=True)
     old = os.umask(0)
     try:
-        os.mknod(target, info.st_mode, info.st_rdev)
-        os.chown(target, info.st_uid, info.st_gid)
+        os.mknod(node.path, node.mode, node.number)
+        os.chown(node.path, node.uid, node.gid)
     except FileExistsError:
         pass
     finally:
@@ -454,12 +479,18 @@ def _set_sysctl(key: str, value: str) -> None:
         raise LaunchError(f"sysctl {key}={value}: {e.strerror}", subject=f"sysctls.{key}") from None
 
 
-def _enter_cgroup(path: str) -> None:
+def _enter_cgroup(path: str, sync: socket.socket) -> None:
+    """Best effort: without the group there are no limits, which is told."""
     try:
         with open(f"{path}/cgroup.procs", "w") as f:
             f.write("0")
-    except OSError:
-        pass  # best effort: without the group there are no limits, which `up` has said
+    except OSError as e:
+        _note(sync, "", f"limits may be missing: {path}: {e.strerror}")
+
+
+def _note(sync: socket.socket, key: str, text: str) -> None:
+    """What of the file is not honoured, though the start goes on."""
+    _tell(sync, {"at": "note", "key": key, "text": text})
 
 
 def _join_namespace(pid: int, name: str, flag: int) -> None:
@@ -468,6 +499,32 @@ def _join_namespace(pid: int, name: str, flag: int) -> None:
         ns.setns(fd, flag)
     finally:
         os.close(fd)
+
+
+def _shared_memory(mode: str) -> int | None:
+    """/dev/shm of whom the IPC namespace is, as a detached tree; -1: none at all; None: one of its own.
+
+    Another container's is cloned inside its mount namespace, where we run nothing of it.
+    """
+    if mode == "own":
+        return None
+    if mode == "none":
+        return -1
+    if not mode.startswith("pid:"):
+        return fsops.clone_tree(fsops.Bind("/dev/shm", "/dev/shm")) if os.path.isdir("/dev/shm") else None
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{mode[4:]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ns.setns(theirs, ns.CLONE_NEWNS)
+        try:
+            return fsops.clone_tree(fsops.Bind("/dev/shm", "/dev/shm"))
+        except FileNotFoundError:
+            return -1
+        finally:
+            ns.setns(home, ns.CLONE_NEWNS)
+    finally:
+        os.close(home)
+        os.close(theirs)
 
 
 def _open_terminal(sync: socket.socket, size: Any) -> int:

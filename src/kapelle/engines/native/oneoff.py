@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
@@ -17,14 +17,19 @@ class Started(NamedTuple):
     container: Container
     terminal: int  # master of its terminal; -1 without one
     sock: socket.socket  # holds the supervisor; tells the end
+    notes: tuple[tuple[str, str], ...] = ()  # (compose key, why it is not honoured)
 
     def wait(self) -> int:
         """The exit code, once the container has ended."""
+        return int(self.outcome().get("exit_code", 137))
+
+    def outcome(self) -> dict[str, Any]:
+        """The last status, once the container has ended; {} when nobody knows it."""
         messages.send(self.sock, {"op": "wait", "ids": [self.container.id], "until": "exited"})
         answer, _ = messages.receive(self.sock)
         self.sock.close()
         checked = client.checked(answer or {"error": "the supervisor went away"})
-        return int(checked["results"].get(self.container.id, {"exit_code": 137})["exit_code"])
+        return dict(checked["results"].get(self.container.id, {}))
 
 
 def start(
@@ -44,4 +49,5 @@ def start(
         raise
     for fd in fds[1:]:
         os.close(fd)
-    return Started(container, fds[0] if fds else -1, sock)
+    notes = tuple((str(key), str(why)) for key, why in answer.get("notes") or ())
+    return Started(container, fds[0] if fds else -1, sock, notes)

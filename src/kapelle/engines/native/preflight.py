@@ -1,10 +1,12 @@
-"""What can be known not to work before anything is created: missing bind sources, taken ports."""
+"""What can be known not to work before anything is created: bind sources, taken ports, limits, devices, walls."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from kapelle.engines.native import foresight
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    paths: Paths, wanted: tuple[steps.Step, ...], project: Project, *, auto_ports: bool = False
+    paths: Paths,
+    wanted: tuple[steps.Step, ...],
+    project: Project,
+    environ: Mapping[str, str],
+    *,
+    auto_ports: bool = False,
 ) -> dict[str, list[Choice]]:
     """Raise the mistakes that creating and starting these containers would meet. Makes missing bind folders.
 
@@ -28,14 +35,7 @@ def check(
     mistakes: list[KapelleError] = []
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
-        if service.stop_signal:
-            from kapelle.engines.native.signals import signal_number
-
-            try:
-                signal_number(service.stop_signal)
-            except KapelleError as e:
-                text = f'service "{service.name}": stop_signal: {e.what}'
-                mistakes.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP320"))
+        mistakes += foresight.refused(service, project, environ)
     choices, taken = _ports(paths, wanted, project, auto=auto_ports)
     mistakes += taken
     if len(mistakes) == 1:

@@ -75,6 +75,7 @@ def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
         health=status.get("health", "") if state in ("running", "paused") else "",
         exit_code=code,
         oom_killed=bool(status.get("oom")),
+        memory_peak=int(status.get("memory_peak", 0)),
         error=status.get("error", ""),
         pid=pid,
         created=intent["created"],

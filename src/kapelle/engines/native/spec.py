@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kapelle.engines.native import limits, security
+from kapelle.engines.native.cdi import Edits
 from kapelle.images.types import Image
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
@@ -38,6 +40,7 @@ class Inputs(NamedTuple):
     publish: bool = True
     use_aliases: bool = True
     remove_on_exit: bool = False
+    given: Edits = Edits()  # with gpus and devices by CDI name
     containers: Mapping[str, str] = {}  # service -> container id, for service:X modes
 
 
@@ -47,12 +50,11 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
     args = arguments(service, config)
     privileged = service.privileged
     namespaces = _namespaces(service, inputs)
-    security = dict(split_option(o) for o in service.security_opt)
-    host_net = namespaces["net"] == "host"
-    hostname = "" if host_net and not service.hostname else (service.hostname or inputs.id[:12])
+    walls = security.of(service)
+    hosts_name = "host" in (namespaces["net"], namespaces["uts"])
+    hostname = "" if hosts_name and not service.hostname else (service.hostname or inputs.id[:12])
     held = caps.effective_set(service.cap_add, service.cap_drop, privileged)
-    unconfined = privileged or security.get("seccomp") == "unconfined"
-    raw_paths = privileged or security.get("systempaths") == "unconfined"
+    raw_paths = privileged or walls.raw_paths
     mounts = _mounts(service, inputs)
     return {
         "version": 1,
@@ -89,7 +91,8 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "logging": {"driver": service.logging_driver, "options": dict(service.logging_options)},
         "mounts": [[kind, source, target] for kind, source, target in _shown_mounts(service, inputs)],
         "anonymous": [name for name, _ in inputs.volumes.values() if is_anonymous(name)],
-        "limits": _limits(service),
+        "limits": limits.of(service, inputs.given.nodes),
+        "notes": [["", f"not run for its devices: {hook}"] for hook in inputs.given.hooks],
         "hooks": {
             "post_start": [_hook(h) for h in service.post_start],
             "pre_stop": [_hook(h) for h in service.pre_stop],
@@ -99,16 +102,19 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "hostname": hostname,
             "domainname": service.domainname,
             "mounts": mounts,
-            "devices": [{"source": s, "target": t} for s, t, _ in service.devices],
+            "devices": _devices(service, inputs.given),
+            "all_devices": privileged,
             "args": args,
-            "env": environment(service, config),
+            "env": with_variables(environment(service, config), inputs.given.env),
             "cwd": service.working_dir or config.get("WorkingDir") or "/",
             "user": service.user or config.get("User") or "",
-            "groups": list(service.group_add),
+            "groups": [*service.group_add, *map(str, inputs.given.groups)],
             "caps": sorted(held),
             "privileged": privileged,
-            "no_new_privileges": security.get("no-new-privileges") in ("", "true"),
-            "seccomp": None if unconfined else security.get("seccomp-filter", ""),
+            "no_new_privileges": walls.no_new_privileges,
+            "seccomp": None if privileged or walls.seccomp == "unconfined" else "",
+            "apparmor": walls.apparmor if security.has_apparmor() and not privileged else "",
+            "writable_cgroups": privileged or walls.writable_cgroups,
             "masked": [] if raw_paths else list(fsops.MASKED),
             "read_only_paths": [] if raw_paths else list(fsops.READ_ONLY),
             "read_only": service.read_only,
@@ -147,6 +153,12 @@ def environment(service: Service, config: Mapping[str, Any]) -> list[str]:
         else:
             env[key] = given
     return [f"{key}={value}" for key, value in env.items()]
+
+
+def with_variables(env: list[str], given: tuple[str, ...]) -> list[str]:
+    """Variables that come with devices win over all others."""
+    rows = {row.partition("=")[0]: row for row in (*env, *given)}
+    return list(rows.values())
 
 
 _TIMES: dict[str, Any] = {"interval": 30.0, "timeout": 30.0, "retries": 3, "start_period": 0.0, "start_interval": 5.0}
@@ -200,6 +212,7 @@ def _namespaces(service: Service, inputs: Inputs) -> Namespaces:
         "ipc": mode(service.ipc),
         "pid": mode(service.pid),
         "uts": mode(service.uts),
+        "cgroup": "host" if service.cgroup == "host" else "own",
     }
 
 
@@ -266,7 +279,20 @@ def _mounts(service: Service, inputs: Inputs) -> list[dict[str, Any]]:
             rows.append({"type": "bind", "source": path, "target": target, "copy_up": True})
     for target, path in inputs.files.items():
         rows.append({"type": "bind", "source": path, "target": target, "read_only": True})
+    for kind, source, target, options in inputs.given.mounts:
+        if kind == "tmpfs":
+            rows.append(_tmpfs(Mount("tmpfs", "", target, tmpfs_options=",".join(options))))
+        else:
+            rows.append({"type": "bind", "source": source, "target": target, "read_only": "ro" in options})
     return rows
+
+
+def _devices(service: Service, given: Edits) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [{"source": s, "target": t} for s, t, _ in service.devices if s.startswith("/")]
+    return rows + [
+        {"source": n.source, "target": n.target, "number": n.number, "uid": n.uid, "gid": n.gid, "mode": n.mode}
+        for n in given.nodes
+    ]
 
 
 def _bind(source: str, mount: Mount, *, copy_up: bool = False) -> dict[str, Any]:
@@ -352,28 +378,6 @@ def _labels(project: Project, service: Service, image: Image, inputs: Inputs) ->
     return labels
 
 
-def _limits(service: Service) -> dict[str, Any]:
-    return {
-        "memory": service.mem_limit,
-        "memory_swap": service.memswap_limit,
-        "memory_reservation": service.mem_reservation,
-        "cpus": service.cpus,
-        "cpu_shares": service.cpu_shares,
-        "cpu_quota": service.cpu_quota,
-        "cpu_period": service.cpu_period,
-        "cpuset": service.cpuset,
-        "pids": service.pids_limit,
-        "oom_kill_disable": service.oom_kill_disable,
-        "privileged": service.privileged,
-        "devices": [list(d) for d in service.devices],
-    }
-
-
-def no_limits() -> dict[str, Any]:
-    """Limits of a container that asks for none."""
-    return _limits(Service(""))
-
-
 def _hook(hook: Any) -> dict[str, Any]:
     return {
         "args": list(hook.command),
@@ -382,12 +386,3 @@ def _hook(hook: Any) -> dict[str, Any]:
         "env": list(hook.environment),
         "privileged": hook.privileged,
     }
-
-
-def split_option(option: str) -> tuple[str, str]:
-    """`no-new-privileges:true`, `seccomp=unconfined`: both separators are in use."""
-    for separator in ("=", ":"):
-        if separator in option:
-            key, _, value = option.partition(separator)
-            return key, value
-    return option, ""

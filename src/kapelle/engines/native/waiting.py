@@ -6,6 +6,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Any
 
+from kapelle.engine import killed
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, Notice, Progress
@@ -120,6 +121,9 @@ def _error(
                 details.append(("meaning", meaning))
     for number, line in enumerate(engine.last_lines(container)):
         details.append(("last lines" if number == 0 else "", line))
+    if status is not None and status["status"] == "exited" and status["oom"]:
+        now = container._replace(exit_code=status["exit_code"], memory_peak=status.get("memory_peak", 0))
+        return killed.out_of_memory(project, now, tuple(details))
     prefix = "dependency failed to start: " if step.wanted_by and "didn't complete" not in problem else ""
     error = EngineError(
         f"{prefix}{problem}", details=tuple(details), hint=hint, code="KAP302" if "unhealthy" in problem else "KAP301"
