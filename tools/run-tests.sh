@@ -1,10 +1,9 @@
 #!/bin/sh
-# All tiers. As root they run as root first; then, as ordinary users made for it, the tiers that need no root (one id:
+# All tiers. As root they run as root; beside it, as ordinary users made for it, the tiers that need no root (one id:
 # rung R3) and the scenarios (subordinate ids: rung R2). run-tests.sh PYTHON
 set -eu
 python=$1
-"$python" -m pytest -q
-if [ "$(id -u)" != 0 ] || ! command -v useradd >/dev/null; then exit 0; fi
+if [ "$(id -u)" != 0 ] || ! command -v useradd >/dev/null; then exec "$python" -m pytest -q; fi
 one=kap-one-$$ many=kap-many-$$
 place=$(mktemp -d)
 chmod 755 "$place"
@@ -32,11 +31,20 @@ as_user() { # as_user USER WHAT: the tests WHAT in a copy of this tree
 	chown -R "$1" "$place/$1"
 	su -s /bin/sh "$1" -c "cd '$place/$1' && HOME='$place/$1/home' '$place/venv/bin/python' -m pytest -q -p no:cacheprovider $2"
 }
-echo "as an ordinary user with one id ($one):"
-as_user "$one" "-m 'not root' tests"
-if command -v newuidmap >/dev/null; then
-	echo "as an ordinary user with subordinate ids ($many):"
-	as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py"
-else
-	echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
-fi
+users() {
+	echo "as an ordinary user with one id ($one):"
+	as_user "$one" "-m 'not root' tests" || return
+	if command -v newuidmap >/dev/null; then
+		echo "as an ordinary user with subordinate ids ($many):"
+		as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py"
+	else
+		echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
+	fi
+}
+users >"$place/log" 2>&1 &
+beside=$!
+failed=0
+"$python" -m pytest -q || failed=1
+wait "$beside" || failed=1
+cat "$place/log"
+exit "$failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -21,11 +22,20 @@ from tests.checks import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 
 
+_PORTS = random.Random(os.getuid())  # suites of several users run side by side: each looks in its own place
+_FIRST = 20_000 + os.getuid() % 10 * 1000
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    while True:
+        port = _FIRST + _PORTS.randrange(1000)
+        if is_free(port):
+            return port
+
+
+def is_well_known_free(port: int) -> bool:
+    """May this suite take a port that others want too? Only root's does."""
+    return os.getuid() == 0 and is_free(port)
 
 
 def is_free(port: int) -> bool:

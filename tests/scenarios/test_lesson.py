@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import wait_until
-from tests.scenarios.conftest import Kap, answers, copy_example, free_port, get, is_free
+from tests.scenarios.conftest import Kap, answers, copy_example, free_port, get, is_well_known_free
 
 STATUS = """
 
@@ -48,7 +48,7 @@ CADDY = """
 
 def move_taken_ports(compose: Path) -> dict[int, int]:
     """Published ports, each moved to a free one when it is taken here."""
-    moved = {port: port if is_free(port) else free_port() for port in (8000, 5432, 6379)}
+    moved = {port: port if is_well_known_free(port) else free_port() for port in (8000, 5432, 6379)}
     text = compose.read_text()
     for port, to in moved.items():
         text = text.replace(f'"{port}:{port}"', f'"{to}:{port}"')
@@ -149,7 +149,7 @@ def test_every_command_of_the_lesson_does_what_it_promises(kap: Kap) -> None:
 
     # the exercise: a fourth service, nginx in front
     compose = kap.folder / "compose.yaml"
-    port = 80 if is_free(80) else free_port()
+    port = 80 if is_well_known_free(80) else free_port()
     text = compose.read_text()
     compose.write_text(text.replace("\nnetworks:\n  agent-network:", CADDY % port + "\nnetworks:\n  agent-network:"))
     kap.file("server { listen 80; location / { proxy_pass http://api:8000; } }\n", "proxy.conf")

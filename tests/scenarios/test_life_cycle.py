@@ -198,6 +198,8 @@ def reboot(kap: Kap) -> None:
     for file in statuses(kap):
         file.write_text(json.dumps({**json.loads(file.read_text()), "boot": "another"}))
     shutil.rmtree(kap.home / "run")
+    for place in Path("/dev/shm").glob(f"kapelle-*/projects/{kap.folder.name}"):
+        shutil.rmtree(place)
 
 
 def kill_all_of_ours(kap: Kap) -> bool:

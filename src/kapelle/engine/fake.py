@@ -9,7 +9,7 @@ from _thread import allocate_lock
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kapelle.errors import EngineError, ImageError
+from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Progress
 from kapelle.model.project import Project
 from kapelle.model.service import Service
@@ -79,6 +79,9 @@ class FakeEngine:
 
     def capabilities(self) -> Mapping[str, str]:
         return {"gpus": "this engine is a fake"}
+
+    def foresee(self, project: Project) -> Iterator[KapelleError]:
+        return iter(())
 
     def check(self, wanted: tuple[steps.Step, ...], project: Project) -> None:
         return None

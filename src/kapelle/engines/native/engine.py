@@ -466,7 +466,7 @@ class NativeEngine:
 
     def _written_again(self, project: Project, container: Container, service: Service | None) -> None:
         """After a reboot the texts of configs and secrets are gone: they were kept in memory only."""
-        folder = f"{self.paths.project_run(project.name)}/files/{container.id}/"
+        folder = f"{secretplace.folder(self.paths, project.name)}/{container.id}/"
         gone = [source for _, source, _ in container.mounts if source.startswith(folder) and not os.path.exists(source)]
         if not gone:
             return
@@ -674,6 +674,10 @@ class NativeEngine:
         if intent is not None:
             removal.remove_container(self.paths, project.name, intent, volumes=step.volumes)
             self._record(project.name, intent, "destroy")
+        if not container.oneoff and os.path.isdir(f"{self.paths.project(project.name)}/pre_start"):
+            from kapelle.engines.native import prestart
+
+            prestart.forget(self, project.name, container.service, container.number)
         emit(Progress("container", step.name, "Removed", "done"))
 
     # ---- waiting -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,33 @@ if TYPE_CHECKING:
     from kapelle.engines.native.engine import NativeEngine
 
 
+def _marks(engine: NativeEngine, project: str) -> str:
+    return f"{engine.paths.project(project)}/pre_start"
+
+
+def forget(engine: NativeEngine, project: str, service: str, number: int) -> None:
+    """A replica was removed: what ran before it runs again for the next one; after the last, all of the service's."""
+    folder = _marks(engine, project)
+    names = store.names_in(folder)
+    if not names:
+        return
+    rest = any(c.service == service and not c.oneoff for c in engine.observe(project).containers)
+    for name in names:
+        of, _, replica = name.removesuffix(".json").rsplit("-", 2)
+        if of == service and (not rest or replica == str(number)):
+            os.unlink(f"{folder}/{name}")
+
+
 def run(engine: NativeEngine, project: Project, service: Service, container: Container, emit: Emit) -> None:
     """Run what has not succeeded yet. EngineError when a hook fails: then the service does not start."""
     for number, hook in enumerate(service.pre_start, 1):
         replica = container.number if hook.per_replica else 0
-        mark = f"{engine.paths.project(project.name)}/pre_start/{service.name}-{number}-{replica}.json"
+        mark = f"{_marks(engine, project.name)}/{service.name}-{number}-{replica}.json"
         digest = _digest(hook, service)
         if store.read_json(mark) == digest:
             continue
         _run(engine, project, service, hook, container, number, emit)
-        store.make_directory(f"{engine.paths.project(project.name)}/pre_start")
+        store.make_directory(_marks(engine, project.name))
         store.write_json(mark, digest)
 
 

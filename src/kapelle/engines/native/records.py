@@ -11,17 +11,37 @@ from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, Publishe
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-_EXIT_WAIT = 0.03  # seconds
+_EXIT_WAIT = 0.03  # seconds, for an exit code that the keeper may just be writing
+_STATUS_WAIT = 0.5  # seconds, for a supervisor that lives and has not said yet what becomes of a run that ended
+
+
+class Patience:
+    """How long to wait, for all containers of a project together; asked only when one has just ended."""
+
+    def __init__(self, paths: Paths, project: str) -> None:
+        self._place = paths, project
+        self._until = 0.0
+
+    def until(self) -> float:
+        """Monotonic seconds."""
+        if not self._until:
+            from kapelle.engines.native import client
+
+            sock = client.connect(*self._place)
+            self._until = time.monotonic() + (_EXIT_WAIT if sock is None else _STATUS_WAIT)
+            if sock is not None:
+                sock.close()
+        return self._until
 
 
 def containers(paths: Paths, project: str) -> list[Container]:
     """The project's containers, one-offs too, by service and number."""
     base = f"{paths.project(project)}/containers"
     boot = process.boot_id()
-    until = time.monotonic() + _EXIT_WAIT  # for all together
+    patience = Patience(paths, project)
     found = []
     for container_id in store.names_in(base):
-        record = one(f"{base}/{container_id}", boot, until)
+        record = one(f"{base}/{container_id}", boot, patience)
         if record is not None:
             found.append(record)
     return sorted(found, key=lambda c: (c.service, c.oneoff, c.number, c.name))
@@ -32,15 +52,12 @@ def projects(paths: Paths) -> list[str]:
     return [name for name in store.names_in(paths.projects) if not name.startswith("_")]
 
 
-def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
-    """One container from its folder; None when it is half-made or half-removed.
-
-    `until` (monotonic seconds) bounds the wait for an exit code that the keeper may just be writing.
-    """
+def one(directory: str, boot: str, patience: Patience | None = None) -> Container | None:
+    """One container from its folder; None when it is half-made or half-removed."""
     intent: dict[str, Any] | None = store.read_json(f"{directory}/container.json")
     if intent is None:
         return None
-    status: dict[str, Any] = store.read_json(f"{directory}/status.json") or {}
+    status = _status_of(directory, boot, patience)
     state = status.get("status", "created")
     code, finished = int(status.get("exit_code", 0)), float(status.get("finished", 0.0))
     pid = int(status.get("pid", 0))
@@ -48,7 +65,7 @@ def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
         status.get("boot") == boot and process.is_same(pid, int(status["start_time"]))
     ):
         # It ended and the supervisor has not said so (yet, or never: it was killed, or the machine restarted).
-        told = _end_of(directory, pid, until if status.get("boot") == boot else 0.0)
+        told = _end_of(directory, pid) if status.get("boot") == boot else None
         state, pid = "exited", 0
         if told is not None:
             code, finished = exit_code(told[0]), told[1] / 1e9
@@ -96,18 +113,29 @@ def one(directory: str, boot: str, until: float = 0.0) -> Container | None:
     )
 
 
-def _end_of(directory: str, pid: int, until: float) -> tuple[int, int] | None:
-    """(wait status, nanoseconds) of a run that is over; None when nobody can know. It may just be being written."""
+def _status_of(directory: str, boot: str, patience: Patience | None) -> dict[str, Any]:
+    """status.json; of a run that has just ended when the supervisor has told, or nobody will."""
     while True:
-        told = read_exit(f"{directory}/exit", pid)
-        if told is not None:
-            return told
-        status = process.zombie_status(pid)
-        if status is not None:
-            return status, time.time_ns()
-        if time.monotonic() >= until:
-            return None
+        status: dict[str, Any] = store.read_json(f"{directory}/status.json") or {}
+        pid = int(status.get("pid", 0))
+        if (
+            patience is None
+            or status.get("status") not in ("running", "paused")
+            or status.get("boot") != boot
+            or process.is_same(pid, int(status["start_time"]))
+            or time.monotonic() >= patience.until()
+        ):
+            return status
         time.sleep(0.002)
+
+
+def _end_of(directory: str, pid: int) -> tuple[int, int] | None:
+    """(wait status, nanoseconds) of a run that is over; None when nobody can know."""
+    told = read_exit(f"{directory}/exit", pid)
+    if told is not None:
+        return told
+    status = process.zombie_status(pid)
+    return None if status is None else (status, time.time_ns())
 
 
 def _endpoint(network: str, aliases: list[str], known: Any) -> Endpoint:

@@ -114,6 +114,9 @@ class KeeperChannel:
                 call(status)
 
 
+UNANSWERED = ("neighbours",)  # who says that does not wait
+
+
 class Client:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -244,7 +247,7 @@ class Supervisor:
         if message is None:
             self._hang_up(client)
             return
-        if client.has_left():
+        if client.has_left() and message.get("op") not in UNANSWERED:
             # Its request waited while we were restarted, and by now another command may have done otherwise.
             for fd in fds:
                 os.close(fd)
