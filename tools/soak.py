@@ -112,7 +112,11 @@ def main() -> int:
             while time.monotonic() < began + options.minutes * 60:
                 time.sleep(PAUSE)
                 rows.append(row := look(began, mark, home, command, folder, environ))
-                print("%7.0f  %10.1f  %11d  %9d  %7.1f  %11d" % row, flush=True)
+                print(
+                    f"{row.seconds:7.0f}  {row.memory:10.1f}  {row.descriptors:11}  {row.processes:9}  "
+                    f"{row.disk:7.1f}  {row.unhealthy:11}",
+                    flush=True,
+                )
         finally:
             subprocess.run([*command, "down", "-t", "0"], cwd=folder, env=environ, check=False)
     grown = verdict(rows[1:])
