@@ -59,6 +59,31 @@ def load(source: str | BinaryIO, store: Store, emit: Emit) -> list[Image]:
         return _place(parts, store, emit, label)
 
 
+def import_layer(
+    stream: BinaryIO, label: str, store: Store, name: str, *, created: str, comment: str, platform: str = ""
+) -> Image:
+    """Make an image of a file system's tar archive (compressed or not): one layer, no settings."""
+    wanted = platforms.parse(platform) if platform else platforms.host()
+    store.prepare()
+    with store.using(), store.temporary() as path:
+        try:
+            layer, _, _ = layers.take(store, path, _chunks(stream), what=f"the archive {label}")
+            store.sync()
+            if not store.has_layer(layer.diff_id):
+                store.publish_layer(path, layer.diff_id)
+        except OSError as e:
+            raise layers.fault(e, f"{label} could not be imported") from e
+        config = {
+            "created": created,
+            "os": wanted.os,
+            "architecture": wanted.architecture,
+            **({"variant": wanted.variant} if wanted.variant else {}),
+            "config": {},
+            "history": [{"created": created, "comment": comment}],
+        }
+        return store.put_image(config, (layer.diff_id,), (name,) if name else ())
+
+
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     while True:
         data = stream.read(_CHUNK)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ from kapelle.images import layers, manifests, mirrors, platforms, reference
 from kapelle.images.mirrors import Settings as Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
-from kapelle.images.registry import Refused, Registry
+from kapelle.images.registry import Registry
 from kapelle.images.store import Descriptor, Store
 from kapelle.images.types import Image
+from kapelle.images.wire import Refused
 
 _AT_ONCE = 4  # layers on their way
 _DEPTH = 3  # indexes in indexes
@@ -175,7 +176,8 @@ def _pull(
 def _resolve(
     registry: Registry, ref: Reference, shown: str, platform: platforms.Platform, tell: _Teller, *, asked: bool
 ) -> _Wanted:
-    data, kind, digest = registry.manifest(ref.repository, ref.wanted)
+    repository = registry.endpoint.asked or ref.repository
+    data, kind, digest = registry.manifest(repository, ref.wanted)
     top = digest
     parsed = manifests.parse(data, kind, f"image {shown}")
     depth = 0
@@ -193,11 +195,11 @@ def _resolve(
         if place is None or depth > _DEPTH:
             raise platforms.misfit(shown, offers, platform, asked=asked)
         blob = parsed.manifests[place].blob
-        data, kind, _ = registry.manifest(ref.repository, blob.digest)
+        data, kind, _ = registry.manifest(repository, blob.digest)
         if len(data) != blob.size:
             raise layers.wrong(f"manifest {blob.digest[:19]} of {shown}", "size", str(blob.size), str(len(data)))
         parsed = manifests.parse(data, kind or blob.media_type, f"image {shown}")
-    config = _config(registry, ref.repository, parsed.config, shown)
+    config = _config(registry, repository, parsed.config, shown)
     ids = manifests.diff_ids(config, f"image {shown}")
     if len(ids) != len(parsed.layers):
         raise ImageError(
@@ -209,7 +211,7 @@ def _resolve(
         if asked or not platforms.emulated(own):
             raise platforms.misfit(shown, [own], platform, asked=asked)
         tell.notice(f"{shown}: is for {own} and runs by emulation, slower")
-    return _Wanted(registry, ref.repository, data, config, parsed.layers, ids, top)
+    return _Wanted(registry, repository, data, config, parsed.layers, ids, top)
 
 
 def _config(registry: Registry, repository: str, blob: Descriptor, shown: str) -> bytes:
@@ -321,7 +323,7 @@ class _Crew:
 
     def _one(self, diff_id: str, blob: Descriptor, path: str) -> None:
         self._tell.layer(blob, "Downloading")
-        chunks = self._wanted.registry.blob(self._wanted.repository, blob.digest, blob.size, self._stop.is_set)
+        chunks = self._chunks(blob)
         what = f"layer {blob.digest.partition(':')[2][:12]} of {self._shown}"
         try:
             layers.take(self._store, path, chunks, what=what, blob=blob, diff_id=diff_id, counted=self._count(blob))
@@ -330,6 +332,25 @@ class _Crew:
                 raise layers.Cancelled from None
             raise
         self._tell.layer(blob, "Pull complete", "done", current=blob.size)
+
+    def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
+        """The layer's bytes: from the registry, or where a foreign layer's manifest says that it is."""
+        wanted = self._wanted
+        try:
+            yield from wanted.registry.blob(wanted.repository, blob.digest, blob.size, self._stop.is_set)
+            return
+        except Refused as e:
+            if e.kind != "missing" or not blob.urls:
+                raise
+            first = e
+        for url in blob.urls:
+            try:
+                yield from wanted.registry.elsewhere(url, blob.size, self._stop.is_set)
+                return
+            except Refused as e:
+                if e.kind == "failed":  # some of it has come
+                    raise
+        raise first
 
     def _count(self, blob: Descriptor) -> Callable[[int], None]:
         last = time.monotonic()

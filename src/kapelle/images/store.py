@@ -18,7 +18,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from kapelle.images import reference, trees
 from kapelle.images.types import Image
 
 _HEX = frozenset("0123456789abcdef")
+_PATIENCE = 1.0  # seconds that a removal waits for others to be done with the store
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -38,6 +39,12 @@ class Descriptor(NamedTuple):
     media_type: str
     digest: str
     size: int
+    urls: tuple[str, ...] = ()  # where else a foreign layer is
+
+    def row(self) -> dict[str, Any]:
+        """As JSON has it."""
+        row = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        return {**row, "urls": list(self.urls)} if self.urls else row
 
 
 class Layer(NamedTuple):
@@ -48,6 +55,14 @@ class Layer(NamedTuple):
     tar_size: int = 0  # bytes of its archive, plain
     blobs: tuple[Descriptor, ...] = ()  # compressed forms a registry has
     frame: bool = False  # its archive can be made again from the record
+
+
+class Removed(NamedTuple):
+    """What a removal took away."""
+
+    layers: tuple[str, ...] = ()  # diff-IDs
+    freed: int = 0  # bytes of their files
+    postponed: bool = False  # others were using the store: layers that nothing has stay for the next `gc`
 
 
 class Store:
@@ -178,7 +193,9 @@ class Store:
                 known = json.load(f)
         except (FileNotFoundError, ValueError):
             known = {}
-        blobs = tuple(Descriptor(b["mediaType"], b["digest"], b["size"]) for b in known.get("blobs", ()))
+        blobs = tuple(
+            Descriptor(b["mediaType"], b["digest"], b["size"], tuple(b.get("urls", ()))) for b in known.get("blobs", ())
+        )
         frame = bool(known.get("frame")) and os.path.exists(f"{directory}/frame")
         return Layer(diff_id, known.get("size", 0), known.get("tarSize", 0), blobs, frame)
 
@@ -225,15 +242,15 @@ class Store:
 
     def finish_layer(self, path: str, layer: Layer) -> None:
         """Write layer.json into a temporary that holds diff/ (and frame)."""
-        known = {
-            "diffID": layer.diff_id,
-            "size": layer.size,
-            "tarSize": layer.tar_size,
-            "frame": layer.frame,
-            "blobs": [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in layer.blobs],
-        }
-        with open(f"{path}/layer.json", "w", encoding="utf-8") as f:
-            json.dump(known, f)
+        with open(f"{path}/layer.json", "wb") as f:
+            f.write(_layer_record(layer))
+
+    def add_blob(self, diff_id: str, blob: Descriptor) -> None:
+        """Remember a packed form of a layer: it needs not be packed to see that a registry has it."""
+        layer = self.layer(diff_id)
+        if blob not in layer.blobs:
+            data = _layer_record(layer._replace(blobs=(*layer.blobs, blob)))
+            self._write(f"layers/{_hex(diff_id)}/layer.json", data)
 
     def publish_layer(self, path: str, diff_id: str) -> None:
         """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed."""
@@ -282,7 +299,7 @@ class Store:
             record = {
                 "id": image_id,
                 "layers": list(layers),
-                "created": _seconds(parsed.get("created")) or time.time(),
+                "created": seconds(parsed.get("created")) or time.time(),
                 "size": sum(k.size for k in known),
                 "standin": standin,
                 "manifest": self.write_blob(manifest),
@@ -326,40 +343,85 @@ class Store:
         except FileNotFoundError:
             return 0.0
 
-    def remove(self, image_id: str, in_use: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Remove an image, its names, and the layers that no other image and not `in_use` (diff-IDs) has.
-
-        Waits for other processes that are using the store. Returns the diff-IDs of the layers removed.
+    def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset) -> Removed:
+        """Remove an image, its names, and the layers that nothing else has: no image, nothing `in_use` tells (diff-IDs
+        of containers, asked when nobody can make one). While another process is at work its layers stay for `gc`.
         """
         record = self.record(image_id)
         if record is None:
-            return ()
-        with self.collecting():
+            return Removed()
+        with self.collecting(_PATIENCE) as alone:
             for name in self._names().get(image_id, ()):
-                try:
-                    os.unlink(self._name_path(name))
-                except FileNotFoundError:
-                    pass
-            os.unlink(f"{self.root}/images/{_hex(image_id)}.json")
-            kept = set(in_use)
-            manifests = set()
-            for entry in self._listed("images"):
-                other = self.record("sha256:" + entry.removesuffix(".json"))
-                if other is not None:
-                    kept.update(other["layers"])
-                    manifests.add(other.get("manifest"))
-            blobs = {image_id, record.get("manifest")} - manifests
-            for digest in blobs:
+                self._unlink(self._name_path(name))
+            self._unlink(f"{self.root}/images/{_hex(image_id)}.json")
+            if not alone:
+                return Removed(postponed=True)
+            layers, blobs = self._referenced()
+            for digest in {image_id, record.get("manifest")} - blobs:
                 if digest:
                     trees.remove(f"{self.root}/blobs/sha256/{_hex(digest)}")
-            gone = tuple(d for d in dict.fromkeys(record["layers"]) if d not in kept)
-            for diff_id in gone:
-                with self.temporary() as path:
-                    try:
-                        os.rename(f"{self.root}/layers/{_hex(diff_id)}", f"{path}/gone")
-                    except FileNotFoundError:
-                        pass
-        return gone
+            layers |= in_use()
+            return self._take_away(d for d in dict.fromkeys(record["layers"]) if d not in layers)
+
+    def gc(self, in_use: Callable[[], Set[str]], kept: Set[str] = frozenset()) -> Removed:
+        """Remove what no image, no container (`in_use`) and not `kept` has: layers, blobs, names. Not while others
+        are at work (then nothing is done, and `postponed` says so).
+        """
+        self.prepare()
+        with self.collecting(_PATIENCE) as alone:
+            if not alone:
+                return Removed(postponed=True)
+            layers, blobs = self._referenced()
+            for image_id, names in self._names().items():
+                if self.record(image_id) is None:
+                    for name in names:
+                        self._unlink(self._name_path(name))
+            for entry in self._listed("blobs/sha256"):
+                if f"sha256:{entry}" not in blobs:
+                    trees.remove(f"{self.root}/blobs/sha256/{entry}")
+            layers |= in_use() | kept
+            return self._take_away(
+                f"sha256:{n}" for n in self._listed("layers") if len(n) == 64 and f"sha256:{n}" not in layers
+            )
+
+    def _referenced(self) -> tuple[set[str], set[str]]:
+        """The layers and the blobs that images have."""
+        layers: set[str] = set()
+        blobs: set[str] = set()
+        for entry in self._listed("images"):
+            image_id = "sha256:" + entry.removesuffix(".json")
+            record = self.record(image_id)
+            if record is not None:
+                layers.update(record["layers"])
+                blobs.update((image_id, record.get("manifest") or ""))
+        return layers, blobs
+
+    def _take_away(self, layers: Iterable[str]) -> Removed:
+        gone, freed = [], 0
+        for diff_id in layers:
+            with self.temporary() as path:
+                try:
+                    os.rename(f"{self.root}/layers/{_hex(diff_id)}", f"{path}/gone")
+                except FileNotFoundError:
+                    continue
+                try:
+                    with open(f"{path}/gone/layer.json", "rb") as f:
+                        freed += int(json.load(f).get("size", 0))
+                except (OSError, ValueError):
+                    pass
+                gone.append(diff_id)
+        return Removed(tuple(gone), freed)
+
+    @staticmethod
+    def _unlink(path: str) -> None:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    def layers(self) -> tuple[str, ...]:
+        """The diff-IDs of all layers that are here."""
+        return tuple(f"sha256:{n}" for n in self._listed("layers") if len(n) == 64)
 
     def _put_name(self, name: str, image_id: str) -> None:
         self._make("names")
@@ -500,12 +562,24 @@ class Store:
             os.close(fd)
 
     @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """The store for ourselves: nobody pulls, loads, builds or records meanwhile."""
+    def collecting(self, patience: float | None = None) -> Iterator[bool]:
+        """The store for ourselves: nobody pulls, loads, builds or records meanwhile. False: that could not be had
+        within `patience` seconds.
+        """
         fd = self._open_lock("store")
+        end = None if patience is None else time.monotonic() + patience
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
+                    alone = True
+                    break
+                except BlockingIOError:
+                    alone = False
+                    if end is not None and time.monotonic() >= end:
+                        break
+                    time.sleep(0.02)
+            yield alone
         finally:
             os.close(fd)
 
@@ -538,6 +612,18 @@ def _hex(digest: str) -> str:
     return digits
 
 
+def _layer_record(layer: Layer) -> bytes:
+    return json.dumps(
+        {
+            "diffID": layer.diff_id,
+            "size": layer.size,
+            "tarSize": layer.tar_size,
+            "frame": layer.frame,
+            "blobs": [b.row() for b in layer.blobs],
+        }
+    ).encode()
+
+
 def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
     """An OCI manifest for an image that came without one."""
     rows = [
@@ -548,7 +634,7 @@ def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
-            "layers": [{"mediaType": r.media_type, "digest": r.digest, "size": r.size} for r in rows],
+            "layers": [r.row() for r in rows],
         },
         separators=(",", ":"),
     ).encode()
@@ -560,7 +646,7 @@ def _architecture() -> str:
     return platforms.host().architecture
 
 
-def _seconds(text: Any) -> float:
+def seconds(text: Any) -> float:
     """RFC 3339 → seconds since the epoch; 0.0 where there is none."""
     if not isinstance(text, str) or len(text) < 19:
         return 0.0

@@ -108,7 +108,7 @@ class ImageSource:
             secrets=self._secrets(service, project),
         )
         policy = "always" if options.pull else "missing"
-        with BuildRunner(self.paths) as run:
+        with self.store.using(), BuildRunner(self.paths) as run:  # layers of steps have no image yet
             image = builder.build(
                 options,
                 self.store,
