@@ -207,7 +207,7 @@ class _Push:
                 self._tell(name, "Layer already exists", "done")
                 return _Sent(blob, diff_id)
         place = ""
-        for blob in known[:1]:
+        for blob in [b for b in known if b.digest != diff_id][:2]:
             for source in self._neighbours.get(diff_id, ())[:_NEIGHBOURS]:
                 try:
                     place = self._uploads.begin(blob.digest, source)

@@ -155,6 +155,8 @@ class Registry:
                     problem = e
                 except (HTTPError, OSError) as e:
                     problem = Refused("unreachable", wire.words(e), wire.advice(e))
+                    if wire.is_distrust(e):
+                        raise problem from e  # it does speak TLS: plain HTTP would be a step down
             assert problem is not None
             raise problem
 

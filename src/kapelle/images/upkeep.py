@@ -47,6 +47,8 @@ def disk_usage(path: str) -> int:
     """
     total = 0
     seen: set[tuple[int, int]] = set()
+    if not os.path.isdir(path):
+        return 0
     for _, _, names, fd in os.fwalk(path):
         for name in names:
             try:

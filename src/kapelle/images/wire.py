@@ -52,6 +52,7 @@ def open_pool(proxy: str, environ: Mapping[str, str], host: str = "", *, insecur
     if insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user has said so
     if not proxy:
         return urllib3.PoolManager(num_pools=8, maxsize=8, ssl_context=tls)
     parts = urlsplit(proxy)
@@ -170,9 +171,15 @@ def words(e: BaseException) -> str:
     return f"{proxy}{' '.join(text.split())[:160] or type(root).__name__}"
 
 
+def is_distrust(e: BaseException) -> bool:
+    """Is it a certificate that is not trusted?"""
+    return "certificate" in words(e)
+
+
 def advice(e: BaseException) -> str:
-    if "certificate" in words(e):
-        return "name the bundle that has its issuer: SSL_CERT_FILE=/path/to/ca.pem"
+    """What may help against a network fault, or ""."""
+    if is_distrust(e):
+        return "name the bundle that has its issuer: SSL_CERT_FILE=/path/to/ca.pem, or put it into certs.d/HOST/ca.crt"
     return ""
 
 

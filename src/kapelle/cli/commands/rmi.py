@@ -74,7 +74,7 @@ def _remove(
     if not left and user is not None and (running is not None if force else True):
         if force and not by_id:  # a running container keeps its image; the name may go
             return [] if context.dry_run else _untag(store, gone)
-        how = "cannot be forced" if running else "must be forced" if by_id else "must force"
+        how = "must force" if not by_id else "cannot be forced" if running else "must be forced"
         what = f"delete {_short(image)}" if by_id else f'remove repository reference "{name}"'
         state = "running" if running else "stopped"
         raise _conflict(
