@@ -47,7 +47,7 @@ class Uploads:
         url = self._registry.url(self._repository, "blobs/uploads/")
         scope = self._scope
         if source:
-            url += f"?mount={quote(digest)}&from={quote(source, safe='')}"
+            url += f"?mount={quote(digest, safe=':')}&from={quote(source, safe='')}"
             scope += f" repository:{self._registry.endpoint.prefix}{source}:pull"
         answer = self._registry.exchange("POST", url, {"Content-Length": "0"}, scope, good=(201, 202))
         answer.drain_conn()
@@ -92,7 +92,7 @@ class Uploads:
 
     def _put(self, place: str, blob: Descriptor, content: BinaryIO, done: int, counted: Counted) -> None:
         size = blob.size - done
-        url = f"{place}{'&' if urlsplit(place).query else '?'}digest={quote(blob.digest)}"
+        url = f"{place}{'&' if urlsplit(place).query else '?'}digest={quote(blob.digest, safe=':')}"
         headers = {"Content-Type": _OCTETS, "Content-Length": str(size)}
         if done and size:
             headers["Content-Range"] = f"{done}-{blob.size - 1}"
