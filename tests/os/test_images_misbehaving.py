@@ -190,12 +190,16 @@ def test_a_redirect_to_another_host_is_followed_without_credentials(
 def test_credentials_do_not_come_back_after_a_foreign_hop(place: Place, bad: BadRegistry, other: BadRegistry) -> None:
     name = app(bad)
     bad.tokens = {auth.Credentials("me", "it").basic}
-    bad.when("GET", "/manifests/", lambda r: r.answer(307, Location=f"http://{other.address}/hop"), 1)
+
+    def away(r: Request) -> bool:
+        return "Authorization" in r.headers and r.answer(307, Location=f"http://{other.address}/hop")
+
+    bad.when("GET", "/manifests/", away)
     other.when("GET", "/hop", lambda r: r.answer(307, Location=f"http://{bad.address}/v2/app/manifests/1"))
     logins.keep(bad.address, auth.Credentials("me", "it"), place.environ)
     with pytest.raises(ImageError):
         place.pull(name)
-    assert bad.asked[-1].authorization == "" or bad.asked[-1].path.endswith("/manifests/1")
+    assert [bool(a.authorization) for a in bad.asked if "/manifests/" in a.path] == [False, True, False]
 
 
 def test_endless_redirects_end(place: Place, bad: BadRegistry) -> None:
