@@ -154,7 +154,10 @@ def _pull(
     *,
     asked: bool,
 ) -> Image:
-    store.prepare()
+    try:
+        store.prepare()
+    except OSError as e:
+        raise layers.fault(e, f"image {shown} could not be stored") from e
     refusals: list[tuple[str, Refused]] = []
     for number, endpoint in enumerate(mirrors.endpoints(ref, settings), 1):
         label = f"mirror {number}" if endpoint.mirror else ref.registry
