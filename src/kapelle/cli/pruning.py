@@ -35,15 +35,20 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
         named = bool(image.names)
         if image.id in used or (named and not everything) or not _passes(image, tests):
             continue
-        lines += [f"untagged: {reference.familiar(reference.parse(n))}" for n in (*image.names, *image.repo_digests)]
-        lines.append(f"deleted: {image.id}")
+        told = [f"untagged: {reference.familiar(reference.parse(n))}" for n in (*image.names, *image.repo_digests)]
+        told.append(f"deleted: {image.id}")
         if context.dry_run:
+            lines += told
             freed += image.size
             continue
-        removed = store.remove(image.id, lambda: layers_in_use(context.paths) | upkeep.cached_layers(store))
-        lines += [f"deleted: {d}" for d in removed.layers]
+        removed = store.remove(
+            image.id, lambda: layers_in_use(context.paths) | upkeep.cached_layers(store), only_alone=True
+        )
+        if removed.postponed:  # another kap may be about to make a container of it
+            postponed = True
+            break
+        lines += [*told, *(f"deleted: {d}" for d in removed.layers)]
         freed += removed.freed
-        postponed = postponed or removed.postponed
     rest = gc(context)
     return Pruned((*lines, *rest.lines), freed + rest.freed, postponed or rest.postponed)
 
@@ -72,9 +77,7 @@ def tell(context: Context, done: Pruned, heading: str = "Deleted Images:", *, to
     if done.postponed:
         from kapelle.events import Notice
 
-        context.emit(
-            Notice("another kap is using the image store: its layers stay until the next kap gc", level="warning")
-        )
+        context.emit(Notice("another kap is using the image store: what it may need stays until the next time"))
 
 
 def _tests(filters: Sequence[str]) -> list[tuple[str, str]]:

@@ -135,7 +135,8 @@ class _Teller:
 
     def layer(self, blob: Descriptor, text: str, state: str = "working", current: int = 0) -> None:
         name = blob.digest.partition(":")[2][:12]
-        total = blob.size if text == "Downloading" else 0
+        total = 0 if text == "Already exists" else blob.size
+        current = blob.size if text in ("Unpacking", "Pull complete") else current
         with self._lock:
             self._emit(Progress("layer", name, text, state, current=current, total=total, parent=self._image))
 

@@ -1,6 +1,6 @@
 """The image store: blobs, unpacked layers, image records and names on disk. Several processes share it.
 
-    oci-layout                      blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
+    oci-layout, index.json          blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
     images/HEX.json                 one record per image (HEX of its ID)
     names/QUOTED                    "sha256:ID\\nfull reference\\n"
     layers/HEX/diff                 a layer unpacked, as overlayfs reads it (HEX of its diff-ID)
@@ -116,7 +116,7 @@ class Store:
         if config is None:
             return None
         if names is None:
-            names = self._names().get(image_id, ())
+            names = self.names().get(image_id, ())
         return Image(
             image_id,
             tuple(n for n in names if "@" not in n),
@@ -141,7 +141,7 @@ class Store:
 
     def all(self) -> list[Image]:
         """Every image, newest first."""
-        names = self._names()
+        names = self.names()
         found = []
         for entry in self._listed("images"):
             image_id = "sha256:" + entry.removesuffix(".json")
@@ -150,7 +150,8 @@ class Store:
                 found.append(image)
         return sorted(found, key=lambda i: (-i.created, i.id))
 
-    def _names(self) -> dict[str, tuple[str, ...]]:
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Image ID → full references."""
         found: dict[str, list[str]] = {}
         for entry in self._listed("names"):
             try:
@@ -310,6 +311,7 @@ class Store:
             self._write(f"images/{_hex(image_id)}.json", json.dumps(record).encode())
             for name in full:
                 self._put_name(name, image_id)
+            self._show()
         image = self.image(image_id)
         if image is None:
             raise StateError(
@@ -323,6 +325,7 @@ class Store:
             if self.record(image_id) is None:
                 raise ImageError(f"there is no image {image_id}", code="KAP502")
             self._put_name(str(reference.parse(name)), image_id)
+            self._show()
 
     def untag(self, name: str) -> str | None:
         """Take a name away and return the ID it stood for; None if it stood for nothing."""
@@ -334,6 +337,7 @@ class Store:
             os.unlink(self._name_path(str(ref._replace(tag="") if ref.digest else ref)))
         except FileNotFoundError:
             return None
+        self._show()
         return image_id
 
     def named_at(self, ref: reference.Reference) -> float:
@@ -343,17 +347,21 @@ class Store:
         except FileNotFoundError:
             return 0.0
 
-    def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset) -> Removed:
+    def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset, *, only_alone: bool = False) -> Removed:
         """Remove an image, its names, and the layers that nothing else has: no image, nothing `in_use` tells (diff-IDs
-        of containers, asked when nobody can make one). While another process is at work its layers stay for `gc`.
+        of containers, asked when nobody can make one). While another process is at work its layers stay for `gc`; with
+        `only_alone` all of it stays.
         """
         record = self.record(image_id)
         if record is None:
             return Removed()
         with self.collecting(_PATIENCE) as alone:
-            for name in self._names().get(image_id, ()):
+            if not alone and only_alone:
+                return Removed(postponed=True)
+            for name in self.names().get(image_id, ()):
                 self._unlink(self._name_path(name))
             self._unlink(f"{self.root}/images/{_hex(image_id)}.json")
+            self._show()
             if not alone:
                 return Removed(postponed=True)
             layers, blobs = self._referenced()
@@ -372,7 +380,7 @@ class Store:
             if not alone:
                 return Removed(postponed=True)
             layers, blobs = self._referenced()
-            for image_id, names in self._names().items():
+            for image_id, names in self.names().items():
                 if self.record(image_id) is None:
                     for name in names:
                         self._unlink(self._name_path(name))
@@ -422,6 +430,11 @@ class Store:
     def layers(self) -> tuple[str, ...]:
         """The diff-IDs of all layers that are here."""
         return tuple(f"sha256:{n}" for n in self._listed("layers") if len(n) == 64)
+
+    def _show(self) -> None:
+        from kapelle.images import layoutindex
+
+        layoutindex.write(self)
 
     def _put_name(self, name: str, image_id: str) -> None:
         self._make("names")
@@ -554,12 +567,21 @@ class Store:
     @contextmanager
     def using(self) -> Iterator[None]:
         """Keep collectors away while layers or images are looked up and recorded."""
-        fd = self._open_lock("store")
+        fd = self.hold()
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
             yield
         finally:
             os.close(fd)
+
+    def hold(self) -> int:
+        """The same for longer: a descriptor to close."""
+        fd = self._open_lock("store")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     @contextmanager
     def collecting(self, patience: float | None = None) -> Iterator[bool]:

@@ -124,7 +124,11 @@ class NativeEngine:
     def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
+    def rest(self) -> None:
+        self.images.release()
+
     def close(self) -> None:
+        self.images.release()
         if self._held is not None:
             self._held.close()
             self._held = None
