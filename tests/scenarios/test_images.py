@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import registry, registry_access
+from tests import badregistry, registry, registry_access
 from tests.registry_access import PASSWORD, USER
 from tests.scenarios.conftest import Kap
 
@@ -350,3 +351,31 @@ def test_two_processes_load_and_remove_at_once_and_the_store_works(own: Kap) -> 
         assert process.wait(120) == 0
     own.ok("load", "-q", "-i", "busybox.tar")
     assert own.ok("run", "--rm", "-T", "a", "echo", "whole").out == "whole\n"
+
+
+def test_a_prune_beside_an_up_takes_nothing_that_it_is_fetching(own: Kap) -> None:
+    """From the pull to the container: whatever prunes and collections run meanwhile."""
+    with badregistry.running() as server:
+        for name in ("one", "two"):
+            own.ok("tag", "busybox", f"{server.address}/{name}:1")
+            own.ok("push", f"{server.address}/{name}:1")
+        own.ok("image", "prune", "-af")
+        assert names(own) == []
+
+        def slowly(_: badregistry.Request) -> bool:
+            time.sleep(0.7)
+            return False
+
+        server.when("GET", "/v2/two/manifests/", slowly, 2)  # `one` is here and has no container yet
+        own.file(
+            f"services:\n  a: {{image: '{server.address}/one:1', command: sleep 1000}}\n"
+            f"  b: {{image: '{server.address}/two:1', command: sleep 1000}}\n"
+        )
+        up = own.start("up", "-d")
+        while up.poll() is None:
+            own.ok("image", "prune", "-af")
+            own.ok("gc", "--cache")
+        assert up.wait() == 0, up.stdout.read() if up.stdout else ""
+        assert len(names(own)) == 2
+        for service in ("a", "b"):
+            assert own.ok("exec", "-T", service, "echo", "works").out == "works\n"
