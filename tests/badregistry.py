@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from tests.registry_access import Tls
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -64,8 +67,12 @@ class Rule(NamedTuple):
 class BadRegistry(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Request)
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.cert, tls.key)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[bytes, str]] = {}  # NAME/tag or NAME/digest
         self.uploads: dict[str, bytearray] = {}
@@ -258,8 +265,8 @@ class Request(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running() -> Iterator[BadRegistry]:
-    server = BadRegistry()
+def running(tls: Tls | None = None) -> Iterator[BadRegistry]:
+    server = BadRegistry(tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -19,6 +19,7 @@ from kapelle.images.store import Store
 from kapelle.state.paths import find
 from tests import badregistry
 from tests.badregistry import BadRegistry, Request, digest
+from tests.registry_access import Tls
 
 RANDOM = bytes((i * i * 7 + i // 251) % 256 for i in range(400_000))
 
@@ -200,6 +201,37 @@ def test_credentials_do_not_come_back_after_a_foreign_hop(place: Place, bad: Bad
     with pytest.raises(ImageError):
         place.pull(name)
     assert [bool(a.authorization) for a in bad.asked if "/manifests/" in a.path] == [False, True, False]
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(place: Place, other: BadRegistry, tmp_path: Path) -> None:
+    tls = Tls(tmp_path / "tls")
+    with badregistry.running(tls) as server:
+        name = app(server)
+        other.blobs = dict(server.blobs)
+        place.environ["SSL_CERT_FILE"] = str(tls.ca)
+        assert (place.pull(name) / "data").exists()
+        server.image("app", "2", {"new": RANDOM[:-1]})
+        other.blobs = dict(server.blobs)
+        server.when("GET", "/blobs/", lambda r: r.answer(307, Location=f"http://{other.address}{r.path}"))
+        with pytest.raises(ImageError) as caught:
+            place.pull(f"{server.address}/app:2")
+        assert "https to http" in caught.value.details[0][1]
+        assert other.asked == []
+
+
+def test_an_upload_place_that_leaves_https_is_refused(
+    place: Place, other: BadRegistry, bad: BadRegistry, tmp_path: Path
+) -> None:
+    tls = Tls(tmp_path / "tls")
+    with badregistry.running(tls) as server:
+        place.environ["SSL_CERT_FILE"] = str(tls.ca)
+        place.pull(app(other))
+        place.store.tag(f"{server.address}/app:1", place.store.all()[0].id)
+        server.when("POST", "/uploads/", lambda r: r.answer(202, Location=f"http://{bad.address}/v2/x/blobs/uploads/1"))
+        with pytest.raises(ImageError) as caught:
+            push(f"{server.address}/app:1", place.store, place.settings, place.events.append)
+        assert caught.value.code == "KAP508"
+        assert bad.asked == []
 
 
 def test_endless_redirects_end(place: Place, bad: BadRegistry) -> None:
@@ -457,6 +489,23 @@ def test_an_upload_that_the_registry_forgot_begins_anew(place: Place, bad: BadRe
         return r.cut()
 
     bad.when("PUT", "/uploads/", forget, 1)
+    put(place, pushed)
+    assert is_there(bad)
+
+
+def test_a_lost_answer_to_a_whole_blob_sends_nothing_again(place: Place, bad: BadRegistry, pushed: str) -> None:
+    def lost(r: Request) -> bool:
+        r.server.blob(r.body)
+        return r.cut()
+
+    bad.when("PUT", "/uploads/", lost)
+    put(place, pushed)
+    assert is_there(bad)
+    assert len([p for p in bad.paths("PUT") if "/uploads/" in p]) == 3
+
+
+def test_a_push_waits_for_a_short_retry_after(place: Place, bad: BadRegistry, pushed: str) -> None:
+    bad.when("PUT", "/uploads/", lambda r: r.answer(429, Retry_After="0"), 2)
     put(place, pushed)
     assert is_there(bad)
 

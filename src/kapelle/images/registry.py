@@ -205,7 +205,7 @@ class Registry:
                 if offered is not None and self._identity.take(offered, scope):
                     continue
                 raise self._refusal(answer, b"")
-            if again and (status in _TRANSIENT or status == 429) and fails + 1 < _TRIES:
+            if (status == 429 or (again and status in _TRANSIENT)) and fails + 1 < _TRIES:
                 wait = wire.retry_after(answer.headers.get("Retry-After", ""))
                 if wait is None or wait <= _LONGEST_WAIT:
                     pause = wait if wait is not None else _PAUSES[min(fails, len(_PAUSES) - 1)]

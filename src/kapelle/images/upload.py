@@ -71,7 +71,7 @@ class Uploads:
             except Refused as e:
                 if e.status == 413 and chunk != _CHUNK // 4:
                     chunk = _CHUNK if not chunk else _CHUNK // 4
-                elif e.kind not in ("unreachable", "failed") or e.status in (400, 403, 405, 501):
+                elif e.kind not in ("unreachable", "failed", "missing") or e.status in (400, 403, 405, 501):
                     raise
                 else:
                     chunk = chunk or _CHUNK
@@ -79,7 +79,11 @@ class Uploads:
                 if fails >= _TRIES:
                     raise Refused(e.kind, f"{e.row} ({fails} tries)", e.hint) from None
                 time.sleep(_PAUSES[min(fails, len(_PAUSES)) - 1])
+                if self.has(blob.digest):
+                    return  # all had come: only the answer was lost
                 place, done = self._where(place)
+                if done > blob.size:
+                    place, done = "", 0
 
     def _patch(self, place: str, content: BinaryIO, done: int, size: int, counted: Counted) -> tuple[str, int]:
         headers = {
