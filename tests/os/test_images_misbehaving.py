@@ -473,6 +473,23 @@ def test_a_body_that_is_too_large_for_a_proxy_goes_in_chunks(place: Place, bad: 
     assert ranges[0] == "0-39999"
 
 
+def test_chunks_are_as_large_as_the_registry_wants_them(place: Place, bad: BadRegistry, pushed: str) -> None:
+    bad.when("PUT", "/uploads/", lambda r: r.answer(413) if len(r.body) > 150_000 else False)
+
+    def begin(r: Request) -> bool:
+        key = os.urandom(4).hex()
+        r.server.uploads[key] = bytearray()
+        place = f"/v2/app/blobs/uploads/{key}"
+        return r.answer(202, Location=place, OCI_Chunk_Min_Length="100000")
+
+    bad.when("POST", "/uploads/", begin)
+    put(place, pushed)
+    assert is_there(bad)
+    sizes = [len(a.body) for a in bad.asked if a.method == "PATCH"]
+    assert sizes
+    assert all(size == 100_000 for size in sizes[:-1])
+
+
 def test_chunks_that_break_are_sent_again_from_the_range_the_registry_tells(
     place: Place, bad: BadRegistry, pushed: str
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import pty
 import shutil
 import subprocess
 import tarfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,6 +330,27 @@ def test_login_keeps_what_the_registry_takes_and_logout_forgets_it(own: Kap, tmp
         assert own.ok("logout", address).out == f"Removing login credentials for {address}\n"
         assert own.ok("logout", address).out == f"Not logged in to {address}\n"
         assert own("image", "pull", f"{address}/app:1").code == 1
+
+
+def test_a_login_on_a_terminal_asks_and_shows_no_password(own: Kap, tmp_path: Path) -> None:
+    config = registry_access.password_file(tmp_path / "passwords")
+    with registry.running(tmp_path / "registry", config) as address:
+        near, far = pty.openpty()
+        process = subprocess.Popen(
+            [*own.command, "login", address], env=own.environment, cwd=own.folder,
+            stdin=far, stdout=far, stderr=far, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(far)
+        seen = b""
+        for question, answer in ((b"Username:", USER), (b"Password:", PASSWORD), (b"Succeeded", "")):
+            while question not in seen:
+                seen += os.read(near, 1000)
+            if answer:
+                os.write(near, answer.encode() + b"\n")
+        assert process.wait(20) == 0
+        os.close(near)
+        assert PASSWORD.encode() not in seen
 
 
 def test_a_login_without_a_terminal_or_a_password_is_told_how(own: Kap) -> None:

@@ -164,21 +164,34 @@ def _pull(
         label = f"mirror {number}" if endpoint.mirror else ref.registry
         registry = Registry(endpoint, ref.registry, settings)
         try:
-            wanted = _resolve(registry, ref, shown, platform, tell, asked=asked)
+            wanted = _resolve(registry, store, ref, shown, platform, tell, asked=asked)
             with store.using():
                 return _bring(wanted, ref, shown, store, tell)
         except Refused as e:
             refusals.append((label, e))
         except OSError as e:
             raise layers.fault(e, f"image {shown} could not be stored") from e
-    raise _failure(shown, ref, refusals)
+    raise _failure(shown, ref, refusals, _others(store, ref))
+
+
+def _others(store: Store, ref: Reference) -> tuple[str, ...]:
+    """Other tags of the repository that are here."""
+    found = (reference.parse(name) for names in store.names().values() for name in names)
+    return tuple(sorted(familiar(other) for other in found if other.name == ref.name and other.tag))[:5]
 
 
 # -- what to bring ------------------------------------------------------------------------------------------------
 
 
 def _resolve(
-    registry: Registry, ref: Reference, shown: str, platform: platforms.Platform, tell: _Teller, *, asked: bool
+    registry: Registry,
+    store: Store,
+    ref: Reference,
+    shown: str,
+    platform: platforms.Platform,
+    tell: _Teller,
+    *,
+    asked: bool,
 ) -> _Wanted:
     repository = registry.endpoint.asked or ref.repository
     data, kind, digest = registry.manifest(repository, ref.wanted)
@@ -203,7 +216,7 @@ def _resolve(
         if len(data) != blob.size:
             raise layers.wrong(f"manifest {blob.digest[:19]} of {shown}", "size", str(blob.size), str(len(data)))
         parsed = manifests.parse(data, kind or blob.media_type, f"image {shown}")
-    config = _config(registry, repository, parsed.config, shown)
+    config = _here(store, parsed.config) or _config(registry, repository, parsed.config, shown)
     ids = manifests.diff_ids(config, f"image {shown}")
     if len(ids) != len(parsed.layers):
         raise ImageError(
@@ -216,6 +229,13 @@ def _resolve(
             raise platforms.misfit(shown, [own], platform, asked=asked)
         tell.notice(f"{shown}: is for {own} and runs by emulation, slower")
     return _Wanted(registry, repository, data, config, parsed.layers, ids, top)
+
+
+def _here(store: Store, blob: Descriptor) -> bytes | None:
+    """A config that the store has, whole."""
+    data = store.read_blob(blob.digest) if blob.digest.startswith("sha256:") else None
+    good = data is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == blob.digest and len(data) == blob.size
+    return data if good else None
 
 
 def _config(registry: Registry, repository: str, blob: Descriptor, shown: str) -> bytes:
@@ -378,9 +398,13 @@ class _Crew:
 # -- what went wrong ----------------------------------------------------------------------------------------------
 
 
-def _failure(shown: str, ref: Reference, refusals: list[tuple[str, Refused]]) -> ImageError:
+def _failure(
+    shown: str, ref: Reference, refusals: list[tuple[str, Refused]], others: tuple[str, ...] = ()
+) -> ImageError:
     """One error of all that was tried. What the registry itself says counts most; mirrors may lack an image."""
     rows = tuple((label, e.row) for label, e in refusals)
+    if others:
+        rows = (*rows, ("have", f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} here"))
     kinds = {e.kind for _, e in refusals}
     last = refusals[-1][1]
     hints = [e.hint for _, e in refusals if e.hint]

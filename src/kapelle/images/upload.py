@@ -17,6 +17,7 @@ from kapelle.images.store import Descriptor
 from kapelle.images.wire import Refused
 
 _CHUNK = 16 << 20
+_MOST_CHUNK = 1 << 30  # a registry that wants larger ones gets these
 _TRIES = 5
 _PAUSES = (0.2, 0.6, 1.5, 3.0)
 _PATIENCE = 60.0  # seconds without an answer after all was sent: the registry checks the digest
@@ -31,6 +32,7 @@ class Uploads:
     def __init__(self, registry: Registry, repository: str) -> None:
         self._registry = registry
         self._repository = registry.endpoint.asked or repository
+        self._least = 0  # bytes of a chunk that is not the last
         self._scope = f"repository:{registry.endpoint.prefix}{self._repository}:pull,push"
 
     def has(self, digest: str) -> bool:
@@ -53,6 +55,9 @@ class Uploads:
         answer.drain_conn()
         if answer.status == 201 and source:
             return ""
+        least = answer.headers.get("OCI-Chunk-Min-Length", "")
+        if least.isdigit():
+            self._least = min(int(least), _MOST_CHUNK)
         return self._place(url, answer)
 
     def send(self, blob: Descriptor, content: BinaryIO, place: str, counted: Counted) -> None:
@@ -64,7 +69,8 @@ class Uploads:
                 if not place:
                     place, done = self.begin(), 0
                 while chunk and done < blob.size:
-                    place, done = self._patch(place, content, done, min(chunk, blob.size - done), counted)
+                    size = min(max(chunk, self._least), blob.size - done)
+                    place, done = self._patch(place, content, done, size, counted)
                 self._put(place, blob, content, done, counted)
                 counted(blob.size)
                 return
