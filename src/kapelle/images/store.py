@@ -14,20 +14,18 @@ Whatever is written goes to tmp/ first, is synced, and is renamed: a kill -9 or 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from kapelle.errors import ImageError, StateError
 from kapelle.images import reference, trees
+from kapelle.images.storefolder import HEX, StoreFolder, digits_of
 from kapelle.images.types import Image
 
-_HEX = frozenset("0123456789abcdef")
-_PATIENCE = 1.0  # seconds that a removal waits for others to be done with the store
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -65,10 +63,8 @@ class Removed(NamedTuple):
     postponed: bool = False  # others were using the store: layers that nothing has stay for the next `gc`
 
 
-class Store:
-    def __init__(self, root: str) -> None:
-        """`root` is paths.images. Nothing is made before something is written."""
-        self.root = root
+class Store(StoreFolder):
+    """Images by name and ID, their layers by diff-ID."""
 
     # -- looking up -----------------------------------------------------------------------------------------------
 
@@ -77,7 +73,7 @@ class Store:
         least 12 of its digits). None if there is none; ImageError if `name` can be neither.
         """
         digits = name.removeprefix("sha256:")
-        by_id = digits != name or (len(digits) >= 12 and set(digits) <= _HEX)
+        by_id = digits != name or (len(digits) >= 12 and set(digits) <= HEX)
         if digits == name and len(digits) != 64:
             try:
                 image_id = self.lookup(reference.parse(name))
@@ -87,14 +83,14 @@ class Store:
                 image_id = ""
             if image_id:
                 return self.image(image_id)
-        return self._by_prefix(digits) if by_id and digits and set(digits) <= _HEX else None
+        return self._by_prefix(digits) if by_id and digits and set(digits) <= HEX else None
 
     def lookup(self, ref: reference.Reference) -> str:
         """The ID a reference stands for, or "". A digest decides where there is one, whatever the tag."""
         if ref.digest:
             ref = ref._replace(tag="")
         try:
-            with open(self._name_path(str(ref)), encoding="utf-8") as f:
+            with open(self.name_path(str(ref)), encoding="utf-8") as f:
                 return f.readline().strip()
         except FileNotFoundError:
             return ""
@@ -102,7 +98,7 @@ class Store:
     def _by_prefix(self, digits: str) -> Image | None:
         if len(digits) == 64:
             return self.image(f"sha256:{digits}")
-        found = [n for n in self._listed("images") if n.startswith(digits)]
+        found = [n for n in self.listed("images") if n.startswith(digits)]
         if len(found) > 1:
             raise ImageError(f"{digits} is the beginning of {len(found)} image IDs", hint="give more digits")
         return self.image("sha256:" + found[0].removesuffix(".json")) if found else None
@@ -131,7 +127,7 @@ class Store:
     def record(self, image_id: str) -> dict[str, Any] | None:
         """The image's own record: layers, created, size, standin, manifest (digest), labels of ours."""
         try:
-            with open(f"{self.root}/images/{_hex(image_id)}.json", "rb") as f:
+            with open(f"{self.root}/images/{digits_of(image_id)}.json", "rb") as f:
                 record: dict[str, Any] = json.load(f)
         except FileNotFoundError:
             return None
@@ -143,7 +139,7 @@ class Store:
         """Every image, newest first."""
         names = self.names()
         found = []
-        for entry in self._listed("images"):
+        for entry in self.listed("images"):
             image_id = "sha256:" + entry.removesuffix(".json")
             image = self.image(image_id, names.get(image_id, ()))
             if image is not None:
@@ -153,7 +149,7 @@ class Store:
     def names(self) -> dict[str, tuple[str, ...]]:
         """Image ID → full references."""
         found: dict[str, list[str]] = {}
-        for entry in self._listed("names"):
+        for entry in self.listed("names"):
             try:
                 with open(f"{self.root}/names/{entry}", encoding="utf-8") as f:
                     image_id, name = f.read().split("\n")[:2]
@@ -162,17 +158,11 @@ class Store:
             found.setdefault(image_id, []).append(name)
         return {image_id: tuple(sorted(names)) for image_id, names in found.items()}
 
-    def _listed(self, directory: str) -> list[str]:
-        try:
-            return sorted(n for n in os.listdir(f"{self.root}/{directory}") if not n.startswith("."))
-        except FileNotFoundError:
-            return []
-
     # -- layers ---------------------------------------------------------------------------------------------------
 
     def layer_dir(self, diff_id: str) -> str:
         """The directory of an unpacked layer. ImageError if it is not there."""
-        path = f"{self.root}/layers/{_hex(diff_id)}/diff"
+        path = f"{self.root}/layers/{digits_of(diff_id)}/diff"
         if not os.path.isdir(path):
             raise ImageError(
                 f"layer {diff_id[:19]} is not in the image store", hint="pull, load or build the image again"
@@ -184,7 +174,7 @@ class Store:
         return tuple(self.layer_dir(d) for d in image.layers)
 
     def has_layer(self, diff_id: str) -> bool:
-        return os.path.isdir(f"{self.root}/layers/{_hex(diff_id)}/diff")
+        return os.path.isdir(f"{self.root}/layers/{digits_of(diff_id)}/diff")
 
     def layer(self, diff_id: str) -> Layer:
         """What is known of a layer; ImageError if it is not there."""
@@ -251,15 +241,15 @@ class Store:
         layer = self.layer(diff_id)
         if blob not in layer.blobs:
             data = _layer_record(layer._replace(blobs=(*layer.blobs, blob)))
-            self._write(f"layers/{_hex(diff_id)}/layer.json", data)
+            self.write(f"layers/{digits_of(diff_id)}/layer.json", data)
 
     def publish_layer(self, path: str, diff_id: str) -> None:
         """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed."""
-        self._make("layers")
+        self.make("layers")
         for extra in ("work",):
             trees.remove(f"{path}/{extra}")
         try:
-            os.rename(path, f"{self.root}/layers/{_hex(diff_id)}")
+            os.rename(path, f"{self.root}/layers/{digits_of(diff_id)}")
         except OSError as e:
             if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
@@ -307,11 +297,11 @@ class Store:
                 "manifestSize": len(manifest),
                 **({"labels": dict(labels)} if labels else {}),
             }
-            self._make("images")
-            self._write(f"images/{_hex(image_id)}.json", json.dumps(record).encode())
+            self.make("images")
+            self.write(f"images/{digits_of(image_id)}.json", json.dumps(record).encode())
             for name in full:
                 self._put_name(name, image_id)
-            self._show()
+            self.show()
         image = self.image(image_id)
         if image is None:
             raise StateError(
@@ -325,7 +315,7 @@ class Store:
             if self.record(image_id) is None:
                 raise ImageError(f"there is no image {image_id}", code="KAP502")
             self._put_name(str(reference.parse(name)), image_id)
-            self._show()
+            self.show()
 
     def untag(self, name: str) -> str | None:
         """Take a name away and return the ID it stood for; None if it stood for nothing."""
@@ -334,113 +324,45 @@ class Store:
         if not image_id:
             return None
         try:
-            os.unlink(self._name_path(str(ref._replace(tag="") if ref.digest else ref)))
+            os.unlink(self.name_path(str(ref._replace(tag="") if ref.digest else ref)))
         except FileNotFoundError:
             return None
-        self._show()
+        self.show()
         return image_id
 
     def named_at(self, ref: reference.Reference) -> float:
         """When a name was last set or confirmed (seconds since the epoch); 0.0 if it is not known."""
         try:
-            return os.stat(self._name_path(str(ref))).st_mtime
+            return os.stat(self.name_path(str(ref))).st_mtime
         except FileNotFoundError:
             return 0.0
 
     def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset, *, only_alone: bool = False) -> Removed:
-        """Remove an image, its names, and the layers that nothing else has: no image, nothing `in_use` tells (diff-IDs
-        of containers, asked when nobody can make one). While another process is at work its layers stay for `gc`; with
-        `only_alone` all of it stays.
-        """
-        record = self.record(image_id)
-        if record is None:
-            return Removed()
-        with self.collecting(_PATIENCE) as alone:
-            if not alone and only_alone:
-                return Removed(postponed=True)
-            for name in self.names().get(image_id, ()):
-                self._unlink(self._name_path(name))
-            self._unlink(f"{self.root}/images/{_hex(image_id)}.json")
-            self._show()
-            if not alone:
-                return Removed(postponed=True)
-            layers, blobs = self._referenced()
-            for digest in {image_id, record.get("manifest")} - blobs:
-                if digest:
-                    trees.remove(f"{self.root}/blobs/sha256/{_hex(digest)}")
-            layers |= in_use()
-            return self._take_away(d for d in dict.fromkeys(record["layers"]) if d not in layers)
+        """Remove an image, its names, and the layers that nothing else has: see `collect.remove`."""
+        from kapelle.images import collect
 
-    def gc(self, in_use: Callable[[], Set[str]], kept: Set[str] = frozenset()) -> Removed:
-        """Remove what no image, no container (`in_use`) and not `kept` has: layers, blobs, names. Not while others
-        are at work (then nothing is done, and `postponed` says so).
-        """
-        self.prepare()
-        with self.collecting(_PATIENCE) as alone:
-            if not alone:
-                return Removed(postponed=True)
-            layers, blobs = self._referenced()
-            for image_id, names in self.names().items():
-                if self.record(image_id) is None:
-                    for name in names:
-                        self._unlink(self._name_path(name))
-            for entry in self._listed("blobs/sha256"):
-                if f"sha256:{entry}" not in blobs:
-                    trees.remove(f"{self.root}/blobs/sha256/{entry}")
-            layers |= in_use() | kept
-            return self._take_away(
-                f"sha256:{n}" for n in self._listed("layers") if len(n) == 64 and f"sha256:{n}" not in layers
-            )
+        return collect.remove(self, image_id, in_use, only_alone=only_alone)
 
-    def _referenced(self) -> tuple[set[str], set[str]]:
-        """The layers and the blobs that images have."""
-        layers: set[str] = set()
-        blobs: set[str] = set()
-        for entry in self._listed("images"):
-            image_id = "sha256:" + entry.removesuffix(".json")
-            record = self.record(image_id)
-            if record is not None:
-                layers.update(record["layers"])
-                blobs.update((image_id, record.get("manifest") or ""))
-        return layers, blobs
+    def gc(self, in_use: Callable[[], Set[str]]) -> Removed:
+        """Remove what no image and no container has: see `collect.gc`."""
+        from kapelle.images import collect
 
-    def _take_away(self, layers: Iterable[str]) -> Removed:
-        gone, freed = [], 0
-        for diff_id in layers:
-            with self.temporary() as path:
-                try:
-                    os.rename(f"{self.root}/layers/{_hex(diff_id)}", f"{path}/gone")
-                except FileNotFoundError:
-                    continue
-                try:
-                    with open(f"{path}/gone/layer.json", "rb") as f:
-                        freed += int(json.load(f).get("size", 0))
-                except (OSError, ValueError):
-                    pass
-                gone.append(diff_id)
-        return Removed(tuple(gone), freed)
-
-    @staticmethod
-    def _unlink(path: str) -> None:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        return collect.gc(self, in_use)
 
     def layers(self) -> tuple[str, ...]:
         """The diff-IDs of all layers that are here."""
-        return tuple(f"sha256:{n}" for n in self._listed("layers") if len(n) == 64)
+        return tuple(f"sha256:{n}" for n in self.listed("layers") if len(n) == 64)
 
-    def _show(self) -> None:
+    def show(self) -> None:
         from kapelle.images import layoutindex
 
         layoutindex.write(self)
 
     def _put_name(self, name: str, image_id: str) -> None:
-        self._make("names")
-        self._write(os.path.relpath(self._name_path(name), self.root), f"{image_id}\n{name}\n".encode())
+        self.make("names")
+        self.write(os.path.relpath(self.name_path(name), self.root), f"{image_id}\n{name}\n".encode())
 
-    def _name_path(self, name: str) -> str:
+    def name_path(self, name: str) -> str:
         quoted = name.replace("%", "%25").replace("/", "%2F")
         if len(quoted) > 200:
             import hashlib
@@ -452,7 +374,7 @@ class Store:
 
     def read_blob(self, digest: str) -> bytes | None:
         try:
-            with open(f"{self.root}/blobs/sha256/{_hex(digest)}", "rb") as f:
+            with open(f"{self.root}/blobs/sha256/{digits_of(digest)}", "rb") as f:
                 return f.read()
         except FileNotFoundError:
             return None
@@ -464,174 +386,9 @@ class Store:
         digest = hashlib.sha256(data).hexdigest()
         path = f"blobs/sha256/{digest}"
         if not os.path.exists(f"{self.root}/{path}"):
-            self._make("blobs/sha256")
-            self._write(path, data)
+            self.make("blobs/sha256")
+            self.write(path, data)
         return f"sha256:{digest}"
-
-    # -- files, temporaries, locks --------------------------------------------------------------------------------
-
-    def _make(self, directory: str) -> str:
-        path = f"{self.root}/{directory}"
-        if not os.path.isdir(path):
-            os.makedirs(path, 0o700, exist_ok=True)
-        return path
-
-    def _write(self, path: str, data: bytes) -> None:
-        """Write a small file whole, or not at all: temporary, fsync, rename."""
-        directory, _, base = f"{self.root}/{path}".rpartition("/")
-        temporary = f"{directory}/.{base[:100]}.{os.getpid()}.{os.urandom(4).hex()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.rename(temporary, f"{directory}/{base}")
-        except BaseException:
-            trees.remove(temporary)
-            raise
-
-    def prepare(self) -> None:
-        """Make the store's own files, and take away what dead processes have left."""
-        self._make("tmp")
-        self._make("locks")
-        if not os.path.exists(f"{self.root}/oci-layout"):
-            self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        self.sweep()
-
-    def sweep(self) -> None:
-        """Remove temporaries whose process is gone (their flock is free)."""
-        for name in self._listed("tmp"):
-            path = f"{self.root}/tmp/{name}"
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                trees.remove(path)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(fd)
-        for directory in ("images", "names", "blobs/sha256"):
-            self._sweep_files(f"{self.root}/{directory}")
-
-    def _sweep_files(self, directory: str) -> None:
-        """Half-written small files: an hour is more than any write takes."""
-        try:
-            with os.scandir(directory) as entries:
-                old = [e.path for e in entries if e.name.startswith(".") and time.time() - e.stat().st_mtime > 3600]
-        except OSError:
-            return
-        for path in old:
-            trees.remove(path)
-
-    @contextmanager
-    def temporary(self) -> Iterator[str]:
-        """A fresh directory in tmp/, locked while it is in use; what is left of it at the end is removed."""
-        if not os.path.isdir(f"{self.root}/tmp"):
-            self.prepare()
-        while True:
-            path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
-            os.mkdir(path, 0o700)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(fd), os.stat(path)):
-                        break
-                except OSError:
-                    pass
-                os.close(fd)  # a sweep took it between mkdir and flock
-            except FileNotFoundError:
-                pass
-        try:
-            yield path
-        finally:
-            try:
-                trees.remove(path)
-            finally:
-                os.close(fd)
-
-    def sync(self) -> None:
-        """Put all that was written on the disk, once for many files (syncfs(2))."""
-        from kapelle.linux import files
-
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            files.syncfs(fd)
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def using(self) -> Iterator[None]:
-        """Keep collectors away while layers or images are looked up and recorded."""
-        fd = self.hold()
-        try:
-            yield
-        finally:
-            os.close(fd)
-
-    def hold(self) -> int:
-        """The same for longer: a descriptor to close."""
-        fd = self._open_lock("store")
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    @contextmanager
-    def collecting(self, patience: float | None = None) -> Iterator[bool]:
-        """The store for ourselves: nobody pulls, loads, builds or records meanwhile. False: that could not be had
-        within `patience` seconds.
-        """
-        fd = self._open_lock("store")
-        end = None if patience is None else time.monotonic() + patience
-        try:
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
-                    alone = True
-                    break
-                except BlockingIOError:
-                    alone = False
-                    if end is not None and time.monotonic() >= end:
-                        break
-                    time.sleep(0.02)
-            yield alone
-        finally:
-            os.close(fd)
-
-    def lock_layer(self, diff_id: str, *, wait: float | None = 0.0) -> int | None:
-        """The right to make a layer: a descriptor to close, or None if another has it for longer than `wait` seconds
-        (None: however long). Several are taken in the order of their names, so that nobody waits in a circle.
-        """
-        fd = self._open_lock(_hex(diff_id))
-        end = None if wait is None else time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except BlockingIOError:
-                if end is not None and time.monotonic() >= end:
-                    os.close(fd)
-                    return None
-                time.sleep(0.05)
-
-    def _open_lock(self, name: str) -> int:
-        directory = self._make("locks")
-        return os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _hex(digest: str) -> str:
-    """The digits of a sha256 digest, checked: they become a file's name."""
-    algorithm, _, digits = digest.partition(":")
-    if algorithm != "sha256" or len(digits) != 64 or not set(digits) <= _HEX:
-        raise ImageError(f'"{digest[:80]}" is not a sha256 digest', code="KAP504")
-    return digits
 
 
 def _layer_record(layer: Layer) -> bytes:
