@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import select
 import socket
 import ssl
 import tarfile
@@ -79,6 +80,7 @@ class BadRegistry(ThreadingHTTPServer):
         self.asked: list[Asked] = []
         self.rules: list[Rule] = []
         self.tokens: set[str] = set()  # those taken; empty: everybody may
+        self.beyond: int | None = None  # the port that it gives tunnels to, as a proxy
         self.lock = threading.Lock()
 
     @property
@@ -172,6 +174,8 @@ class Request(BaseHTTPRequestHandler):
         return self.answer(status, body, Content_Type="application/json", **headers)
 
     def serve(self) -> None:
+        if self.path.startswith("http://"):  # asked as a proxy
+            self.path = "/" + self.path.split("/", 3)[3]
         size = int(self.headers.get("Content-Length") or 0)
         for rule in self.server.rules:
             if rule.method == self.command and rule.part in self.path and rule.act.__name__ == "early":
@@ -204,6 +208,26 @@ class Request(BaseHTTPRequestHandler):
             self.about_upload(match[1], match[2])
         else:
             self.answer(404)
+
+    def do_CONNECT(self) -> None:
+        """As a proxy: a tunnel to `server.beyond`, whatever host is asked for."""
+        with self.server.lock:
+            headers = {k.lower(): v for k, v in self.headers.items()}
+            self.server.asked.append(Asked("CONNECT", self.path, headers, b""))
+        if self.server.beyond is None:
+            self.send_error(403)
+            return
+        self.close_connection = True
+        with socket.create_connection(("127.0.0.1", self.server.beyond)) as far:
+            self.send_response(200)
+            self.end_headers()
+            ends = {far: self.connection, self.connection: far}
+            while True:
+                for end in select.select(list(ends), [], [])[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 

@@ -18,23 +18,27 @@ USER, PASSWORD = "anna", "s3cret word"
 
 
 class Tls:
-    """A CA of the test's own, and a certificate for 127.0.0.1 and localhost."""
+    """A CA of the test's own, and certificates: a server's for 127.0.0.1, localhost, registry.test; a client's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, ask_clients: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.ask_clients = ask_clients
         self.ca, self.key, self.cert = folder / "ca.crt", folder / "server.key", folder / "server.crt"
         ca_key = folder / "ca.key"
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", ca_key, "-out", self.ca, "-days", "2",
                 "-subj", "/CN=test ca", "-addext", "basicConstraints=critical,CA:TRUE")  # fmt: skip
-        request, names = folder / "server.csr", folder / "names"
-        names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", request, "-subj", "/CN=server")
-        openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", ca_key, "-CAcreateserial", "-out", self.cert,
-                "-days", "2", "-extfile", names)  # fmt: skip
+        self.client_key, self.client_cert = folder / "client.key", folder / "client.crt"
+        request, names = folder / "request.csr", folder / "names"
+        names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\n")
+        for key, cert in ((self.key, self.cert), (self.client_key, self.client_cert)):
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", "/CN=test")
+            openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", ca_key, "-CAcreateserial", "-out", cert,
+                    "-days", "2", "-extfile", names)  # fmt: skip
 
     @property
     def config(self) -> str:
-        return f", tls: {{certificate: '{self.cert}', key: '{self.key}'}}"
+        ask = f", clientcas: ['{self.ca}']" if self.ask_clients else ""
+        return f", tls: {{certificate: '{self.cert}', key: '{self.key}'{ask}}}"
 
 
 def openssl(*words: object) -> None:

@@ -275,6 +275,38 @@ def test_a_token_server_elsewhere_gets_no_password_in_the_clear(place: Place, ba
     assert sent == [{}]
 
 
+# -- proxies ------------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_is_asked_for_what_is_not_this_machine(place: Place, bad: BadRegistry) -> None:
+    app(bad)
+    place.environ["http_proxy"] = f"http://me:s%20ecret@{bad.address}"
+    place.environ["KAP_MIRRORS"] = "far.example=http://registry.test"
+    assert (place.pull("far.example/app:1") / "data").exists()
+    wanted = auth.Credentials("me", "s ecret").basic
+    assert {a.headers.get("proxy-authorization") for a in bad.asked if "/v2/" in a.path} == {wanted}
+    assert not any(a.authorization for a in bad.asked)
+
+
+def test_tls_goes_through_a_proxy_in_a_tunnel_that_sees_no_credentials(
+    place: Place, bad: BadRegistry, tmp_path: Path
+) -> None:
+    tls = Tls(tmp_path / "tls")
+    with badregistry.running(tls) as server:
+        app(server)
+        bad.beyond = server.server_port
+        server.tokens = {auth.Credentials("me", "it").basic}
+        logins.keep("registry.test", auth.Credentials("me", "it"), place.environ)
+        place.environ |= {"SSL_CERT_FILE": str(tls.ca), "HTTPS_PROXY": f"http://{bad.address}"}
+        assert (place.pull("registry.test/app:1") / "data").exists()
+        assert {a.method for a in bad.asked} == {"CONNECT"}
+        assert not any(a.authorization for a in bad.asked)
+        bad.beyond = None
+        with pytest.raises(Unreachable) as caught:
+            place.pull("registry.test/app:1")
+        assert "proxy" in caught.value.details[0][1]
+
+
 # -- lies ---------------------------------------------------------------------------------------------------------
 
 

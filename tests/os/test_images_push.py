@@ -187,6 +187,23 @@ def test_a_registrys_own_ca_is_found_in_certs_d(place: Place, guarded: str, tls:
         place.log_in(guarded, "wrong")
 
 
+def test_our_own_certificate_is_shown_to_a_registry_that_wants_one(place: Place, tmp_path: Path) -> None:
+    tls = Tls(tmp_path / "tls", ask_clients=True)
+    with registry.running(tmp_path / "registry", tls=tls) as address:
+        trust(place, address, tls)
+        name = f"{address}/app:1"
+        image_id = place.image(name)
+        with pytest.raises(ImageError):
+            place.push(name)
+        folder = place.folder / ".config/containers/certs.d" / address
+        shutil.copy(tls.client_cert, folder / "me.cert")
+        with pytest.raises(ImageError, match="missing key"):
+            place.push(name)
+        shutil.copy(tls.client_key, folder / "me.key")
+        place.push(name)
+        assert place.pull(name) == image_id
+
+
 def test_push_and_pull_with_a_password_over_tls(place: Place, guarded: str, tls: Tls) -> None:
     trust(place, guarded, tls)
     name = f"{guarded}/app:1"
