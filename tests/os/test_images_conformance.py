@@ -150,6 +150,17 @@ def a_plain_layer_is_pulled(c: Client) -> None:
     assert c.text(c.pull("app:1")) == "plain"
 
 
+def a_zstd_layer_is_pulled(c: Client) -> None:
+    zstd = pytest.importorskip("backports.zstd")
+    tree = c.server.image("app", "1", {"hello": b"zstd"})
+    data = zstd.compress(gzip.decompress(c.server.blobs[tree["layers"][0]["digest"]]))
+    tree["layers"] = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": c.server.blob(data), "size": len(data)}
+    ]
+    c.server.manifest("app", "1", tree, OCI_MANIFEST)
+    assert c.text(c.pull("app:1")) == "zstd"
+
+
 def a_manifest_without_a_media_type_is_taken_by_its_header(c: Client) -> None:
     tree = c.server.image("app", "1", {"hello": b"x"})
     del tree["mediaType"]
@@ -304,6 +315,7 @@ RULES: tuple[Callable[[Client], None], ...] = (
     what_is_here_is_not_fetched_again,
     a_docker_manifest_is_pulled,
     a_plain_layer_is_pulled,
+    a_zstd_layer_is_pulled,
     a_manifest_without_a_media_type_is_taken_by_its_header,
     unknown_fields_are_no_error,
     an_artifact_that_is_no_image_is_told,

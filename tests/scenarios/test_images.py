@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import tarfile
 import termios
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests import badregistry, registry, registry_access
+from tests.checks import wait_until
 from tests.registry_access import PASSWORD, USER
 from tests.scenarios.conftest import Kap
 
@@ -403,3 +405,40 @@ def test_a_prune_beside_an_up_takes_nothing_that_it_is_fetching(own: Kap) -> Non
         assert len(names(own)) == 2
         for service in ("a", "b"):
             assert own.ok("exec", "-T", service, "echo", "works").out == "works\n"
+
+
+def test_two_pulls_of_one_image_at_once_fetch_each_layer_once(own: Kap) -> None:
+    with badregistry.running() as server:
+        server.image("app", "1", {"a": b"one" * 9000}, {"b": b"two" * 9000})
+        large = [d for d, data in server.blobs.items() if data[:2] == b"\x1f\x8b"]
+
+        def slowly(_: badregistry.Request) -> bool:
+            time.sleep(0.5)
+            return False
+
+        server.when("GET", "/blobs/", slowly)
+        pulls = [own.start("image", "pull", "-q", f"{server.address}/app:1") for _ in range(3)]
+        assert [p.wait(60) for p in pulls] == [0, 0, 0]
+        for digest in large:
+            assert server.paths().count(f"/v2/app/blobs/{digest}") == 1
+        assert len(names(own)) == 2
+
+
+def test_a_pull_that_is_interrupted_leaves_nothing_and_the_next_one_works(own: Kap) -> None:
+    with badregistry.running() as server:
+        server.image("app", "1", {"a": b"one" * 9000}, {"b": b"two" * 9000})
+
+        def slowly(_: badregistry.Request) -> bool:
+            time.sleep(5)
+            return False
+
+        server.when("GET", "/blobs/", slowly, 3)
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            pull = own.start("image", "pull", f"{server.address}/app:1")
+            wait_until(lambda: any("/blobs/" in a.path for a in server.asked))
+            pull.send_signal(signal_number)
+            assert pull.wait(20) != 0
+            server.asked.clear()
+        own.ok("image", "pull", "-q", f"{server.address}/app:1")
+        assert len(names(own)) == 2
+        assert not any((own.home / "data/images/tmp").iterdir())
