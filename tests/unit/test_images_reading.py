@@ -220,6 +220,13 @@ def test_retry_after(text: str, seconds: float | None) -> None:
     assert wire.retry_after(text) == seconds
 
 
+def test_a_registrys_words_can_not_move_the_terminals_cursor() -> None:
+    body = json.dumps({"errors": [{"message": "no\x1b[2Jthing\n here"}, {"code": "DENIED"}]}).encode()
+    assert wire.message(body) == "no [2Jthing here; DENIED"
+    assert wire.message(b"<html>") is None
+    assert wire.message(b'{"errors": [1]}') is None
+
+
 def test_history_matches_layers_to_the_steps_that_made_some() -> None:
     rows = [{"created_by": "a"}, {"created_by": "b", "empty_layer": True}, {"created_by": "c"}]
     assert [(r.get("created_by"), n) for r, n in steps(rows, [10, 20, 30])] == [

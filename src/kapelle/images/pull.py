@@ -430,5 +430,7 @@ def _failure(
             hint=f"check name and tag, or log in: {last.hint}" if last.hint else "check name and tag",
             code="KAP502",
         )
-    hint = f"log in for a higher limit: {last.hint}" if "limit" in kinds and last.hint else "try again later"
+    hint = "try again later"
+    if "limit" in kinds and last.hint:
+        hint = f"log in for a higher limit: {last.hint}, or name a mirror: KAP_MIRRORS={ref.registry}=https://…"
     return ImageError(f"image {shown} could not be pulled", details=rows, hint=hint)

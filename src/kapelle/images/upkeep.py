@@ -21,13 +21,14 @@ def cached_layers(store: Store) -> set[str]:
 
 
 def drop_cache(store: Store, *, mounts: bool) -> int:
-    """Forget what builds made on the way (and with `mounts` the folders of `RUN --mount=type=cache`); bytes of those.
+    """Forget what builds made on the way; with `mounts` also how stand-ins were made, and the folders of
+    `RUN --mount=type=cache`. Returns the bytes of those folders.
 
     Layers stay until the next `gc`. A build that is under way goes on: it reads the cache once per step.
     """
     freed = 0
     for path, _ in list(_records(store)):
-        if f"{os.sep}build-cache{os.sep}" in path:
+        if mounts or f"{os.sep}build-cache{os.sep}" in path:
             trees.remove(path)
     if mounts:
         base = f"{store.root}/build-cache/mounts"

@@ -105,7 +105,8 @@ def message(body: bytes) -> str | None:
         texts = [str(e.get("message") or e.get("code") or "") for e in errors]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return "; ".join(" ".join(t.split()) for t in texts if t)[:200]
+    plain = ("".join(c if c.isprintable() else " " for c in t) for t in texts)  # nothing that moves a terminal's cursor
+    return "; ".join(" ".join(t.split()) for t in plain if t)[:200]
 
 
 def because(said: str) -> str:

@@ -37,7 +37,7 @@ def run(context: Context, args: Args) -> int:
     objects = []
     for number, (row, size) in enumerate(steps(image.config.get("history"), sizes)):
         made = _seconds(row.get("created"))
-        text = str(row.get("created_by") or "").replace("\t", " ")
+        text = "".join(c if c.isprintable() else " " for c in str(row.get("created_by") or ""))
         objects.append(
             {
                 "Comment": str(row.get("comment") or ""),
