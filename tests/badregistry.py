@@ -299,3 +299,12 @@ def running(tls: Tls | None = None) -> Iterator[BadRegistry]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+if __name__ == "__main__":  # python -m tests.badregistry: one image, in a process of its own
+    alone = BadRegistry()
+    alone.image(
+        "app", "1", {f"d{n}/f{m}": bytes([n, m]) * 3000 for n in range(3) for m in range(3)}, {"b": b"two" * 5000}
+    )
+    print(alone.address, flush=True)
+    alone.serve_forever()

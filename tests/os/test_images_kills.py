@@ -11,6 +11,8 @@ import gc
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from kapelle.images.archive import load, save
 from kapelle.images.pull import pull
 from kapelle.images.store import Store
 from kapelle.state.paths import find
-from tests import badregistry
 
 ACTS = (
     "open",
@@ -39,7 +40,6 @@ ACTS = (
     "utime",
     "setxattr",
 )
-FILES = {f"d{n}/f{m}": bytes([n, m]) * 3000 for n in range(3) for m in range(3)}
 
 
 def dying(act: Callable[[], object], moment: int, *, error: int = 0) -> bool:
@@ -108,12 +108,11 @@ def moments(act: Callable[[], object], *, stride: int = 1, error: int = 0) -> It
 
 
 class Place:
-    def __init__(self, folder: Path, server: badregistry.BadRegistry) -> None:
+    def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
         self.store = Store(str(folder / "images"))
         self.archive = folder / "image.tar"
-        server.image("app", "1", FILES, {"b": b"two" * 5000})
-        self.name = f"{server.address}/app:1"
+        self.name = f"{address}/app:1"
         environ = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
         self.settings = mirrors.settings(environ, find({"KAP_HOME": str(folder)}))
         self.pull()
@@ -135,8 +134,14 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with badregistry.running() as server:
-        yield Place(tmp_path, server)
+    command = [sys.executable, "-m", "tests.badregistry"]  # not a thread of ours: we fork
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield Place(tmp_path, server.stdout.readline().strip())
+        finally:
+            server.kill()
 
 
 @pytest.mark.parametrize("what", ["load", "pull"])
