@@ -167,6 +167,21 @@ def test_a_stopped_container_keeps_its_layers_though_the_image_is_forced_away(ow
     assert own.ok("exec", "-T", "a", "echo", "works").out == "works\n"
 
 
+def test_an_image_that_is_mounted_as_a_volume_keeps_its_layers(own: Kap) -> None:
+    (own.folder / "Dockerfile").write_text("FROM busybox\nRUN echo mounted > /text\n")
+    own.file(
+        "services:\n  files: {build: ., image: files, profiles: [never]}\n"
+        "  a:\n    image: busybox\n    command: sleep 1000\n"
+        "    volumes: [{type: image, source: files, target: /files}]\n"
+    )
+    own.ok("--profile", "never", "build", "-q")
+    own.ok("up", "-d")
+    own.ok("rmi", "-f", "files")
+    own.ok("gc", "--cache")
+    own.ok("restart", "-t", "0")
+    assert own.ok("exec", "-T", "a", "cat", "/files/text").out == "mounted\n"
+
+
 def test_missing_images_are_an_error_but_not_with_force(own: Kap) -> None:
     done = own("rmi", "nothing:1", "busybox")
     assert done.code == 1
