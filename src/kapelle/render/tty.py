@@ -70,7 +70,7 @@ class TtyRenderer:
             elif isinstance(event, BuildOutput):
                 line = self._line(("service", event.service))
                 line.text = line.text or "Building"
-                line.build = event.line or f"[{event.step}]" + (" CACHED" if event.cached else "")
+                line.build = event.line or event.step + (" CACHED" if event.cached else "")
                 self._show()
             elif isinstance(event, Notice):
                 if not event.once or event.once not in self._told:

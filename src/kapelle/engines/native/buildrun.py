@@ -6,6 +6,7 @@ import os
 import secrets
 import select
 import time
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,7 @@ class BuildRunner:
         self.project = f"_build-{os.getpid()}-{secrets.token_hex(3)}"
         self.network = f"{self.project}_default"
         self.started = False
+        self._lock = Lock()  # stages run in several threads
 
     def __enter__(self) -> BuildRunner:
         return self
@@ -78,7 +80,7 @@ class BuildRunner:
             messages.send(sock, {"op": "start", "id": container_id}, (null, out_write, err_write))
             for fd in (out_write, err_write, null):
                 os.close(fd)
-            self._copy({out_read: "stdout", err_read: "stderr"}, request)
+            self._copy({out_read: "stdout", err_read: "stderr"}, request, container_id)
             answer, _ = messages.receive(sock)
             client.checked(answer or {"error": "the supervisor of the build went away"})
             messages.send(sock, {"op": "wait", "ids": [container_id], "until": "exited"})
@@ -93,13 +95,18 @@ class BuildRunner:
             removal.remove_container(self.paths, self.project, intent, volumes=False)
             self._clean(request)
 
-    def _copy(self, streams: dict[int, str], request: RunRequest) -> None:
+    def _copy(self, streams: dict[int, str], request: RunRequest, container_id: str) -> None:
         poll = select.poll()
         for fd in streams:
             poll.register(fd, select.POLLIN)
         left = dict(streams)
+        stopped = False
         while left:
-            for fd, _ in poll.poll():
+            if not stopped and request.cancelled is not None and request.cancelled():
+                stopped = True
+                row = {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}
+                client.request(self.paths, self.project, row, start=False)
+            for fd, _ in poll.poll(200 if request.cancelled is not None else None):
                 data = os.read(fd, 65536)
                 if not data:
                     poll.unregister(fd)
@@ -108,9 +115,13 @@ class BuildRunner:
                     request.output(left[fd], data)
 
     def _begin(self) -> None:
-        if self.started:
-            return
-        self.started = True
+        with self._lock:
+            if self.started:
+                return
+            self.started = True
+            self._prepare()
+
+    def _prepare(self) -> None:
         store.make_directory(self.paths.networks)
         store.write_json(
             f"{self.paths.networks}/{self.network}.json",
@@ -131,6 +142,10 @@ class BuildRunner:
             {"type": "tmpfs", "target": t, "options": f"size={size},mode=1777" if size else "mode=1777"}
             for t, size in request.tmpfs
         ]
+        mounts += [
+            {"type": "image", "lowers": list(layers), "target": t, "inside": inside}
+            for layers, t, inside in request.stacks
+        ]
         network = {"default": "own", "none": "none", "host": "host"}.get(request.network, "own")
         row = {"network": self.network, "aliases": [], "ipv4": "", "ipv6": "", "mac": "", "ifname": ""}
         return {
@@ -149,7 +164,8 @@ class BuildRunner:
                 "args": list(request.args), "env": list(request.env), "cwd": request.cwd, "user": request.user,
                 "groups": [], "caps": sorted(caps.effective_set((), (), False)), "privileged": False,
                 "no_new_privileges": False, "seccomp": "", "apparmor": "", "masked": list(fsops.MASKED),
-                "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [], "ulimits": [],
+                "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [],
+                "ulimits": [list(u) for u in request.ulimits],
                 "oom_score_adj": None, "shm_size": request.shm_size or 64 << 20, "tty": False, "init": False,
                 "namespaces": {"net": network, "ipc": "own", "pid": "own", "uts": "own"}, "cgroups": [],
             },
@@ -159,5 +175,6 @@ class BuildRunner:
         """Take the places of mounts out of the changes again: they are empty, and belong to no layer."""
         targets = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/proc", "/sys", "/dev", APT_SETTING]
         targets += [t for _, t, _ in request.binds] + [t for t, _ in request.tmpfs]
+        targets += [t for _, t, _ in request.stacks]
         for target in sorted(targets, key=len, reverse=True):
             removal.unmake_target(request.upper, target)

@@ -120,7 +120,7 @@ class ImageSource:
         self._resolved[step.image] = image
         return image
 
-    def _secrets(self, service: Service, project: Project) -> tuple[tuple[str, str], ...]:
+    def _secrets(self, service: Service, project: Project) -> tuple[tuple[str, bytes], ...]:
         """build.secrets: name → content, from files and variables."""
         sources = {s.key: s for s in project.secrets}
         found = []
@@ -128,12 +128,12 @@ class ImageSource:
             source = sources.get(grant.source)
             if source is None:
                 continue
-            content = source.content
+            content = source.content.encode() if source.content is not None else None
             if source.file:
                 try:
-                    with open(source.file, encoding="utf-8") as f:
+                    with open(source.file, "rb") as f:
                         content = f.read()
-                except (OSError, UnicodeDecodeError) as e:
+                except OSError as e:
                     raise ImageError(f"build secret {source.key}: {source.file}: {e}", where=source.where) from None
             if content is not None:
                 found.append((grant.target.rpartition("/")[2] or grant.source, content))
