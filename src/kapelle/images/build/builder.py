@@ -9,7 +9,7 @@ from typing import Any
 from kapelle.errors import ImageError, KapelleError
 from kapelle.events import Emit, Progress
 from kapelle.images import platforms
-from kapelle.images.build import arguments, dockerfile, expand, inputs, schedule, sources, stages, steps
+from kapelle.images.build import arguments, dockerfile, exchange, expand, inputs, schedule, sources, stages, steps
 from kapelle.images.build.cache import Cache, key_of
 from kapelle.images.build.context import BuildOptions, Cancelled, Context
 from kapelle.images.build.rootfs import Rootfs
@@ -29,13 +29,13 @@ def build(
     environ: Mapping[str, str],
 ) -> Image:
     """Build an image and name it. Raises ImageError with the Dockerfile's line; earlier steps stay cached."""
-    emit(Progress("service", options.service or options.name, "Building"))
+    emit(Progress("service", options.service or options.name or "image", "Building"))
     cache = Cache(store.root)
     try:
         image = _build(options, store, run, resolve, emit, environ, cache)
     finally:
         cache.close()
-    emit(Progress("service", options.service or options.name, "Built", "done"))
+    emit(Progress("service", options.service or options.name or "image", "Built", "done"))
     return image
 
 
@@ -68,6 +68,7 @@ def _build(
         arguments=arguments.of_file(split, given, parsed.escape, options.build.target),
         given=given,
         epoch=_epoch(environ, given),
+        brought=exchange.bring(options.build.cache_from, options.directory, store, resolve, emit, options.service),
         done={},
         failed=[],
     )
@@ -80,7 +81,11 @@ def _build(
     schedule.run(
         stages.needed(depends, target.number), depends, lambda n: _stage(context, split.all[n]), context.failed
     )
-    return _finish(context, context.done[target.number])
+    image = _finish(context, context.done[target.number])
+    if options.build.cache_to:
+        made = [step for n in sorted(context.done) for step in context.done[n].steps]
+        exchange.take_out(options.build.cache_to, options.directory, store, made)
+    return image
 
 
 def _epoch(environ: Mapping[str, str], given: Mapping[str, str]) -> int | None:
@@ -276,7 +281,7 @@ def _finish(context: Context, state: StageState) -> Image:
         "history": history,
     }
     if _inline(context):
-        whole["org.kapelle.cache"] = [list(step) for step in state.steps]
+        whole[exchange.IN_CONFIG] = [list(step) for step in state.steps]
     image = context.store.put_image(whole, state.layers, names)
     context.cache.put(key, {"image": image.id})
     return image

@@ -9,6 +9,7 @@ from kapelle.errors import ImageError
 from kapelle.events import BuildOutput, Emit
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.dockerfile import Dockerfile
+from kapelle.images.build.exchange import Brought
 from kapelle.images.build.ignore import Ignore
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.stages import Stages
@@ -29,7 +30,7 @@ class BuildOptions(NamedTuple):
     ssh: tuple[tuple[str, str], ...] = ()  # id, an agent's socket or a key file: for RUN --mount=type=ssh
     no_cache_stages: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()  # network.host
-    keep: bool = True  # record the image in the store
+    directory: str = "."  # where relative paths of caches begin
 
 
 class Context(NamedTuple):
@@ -49,6 +50,7 @@ class Context(NamedTuple):
     arguments: Mapping[str, str]  # ARG before FROM, with --build-arg
     given: Mapping[str, str]  # --build-arg and build.args
     epoch: int | None  # SOURCE_DATE_EPOCH
+    brought: Brought  # caches of others
     done: dict[int, StageState]  # stages by number, begun or complete
     failed: list[BaseException]  # the first failure: all others stop
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kapelle.images.build import exchange
 from kapelle.images.build.context import Context
 from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.state import StageState
@@ -39,7 +40,7 @@ def layer(
             for key in keys:
                 context.cache.put(key, {"layer": known})
     if known is not None:
-        state.add_layer(known, wanted[-1], created_by)
+        state.add_layer(known, wanted, created_by)
         context.say(headline, cached=True)
         return
     began = time.monotonic()
@@ -50,7 +51,7 @@ def layer(
         diff_id = context.store.commit_layer(f"{place}/diff")
     for key in wanted:
         context.cache.put(key, {"layer": diff_id})
-    state.add_layer(diff_id, wanted[-1], created_by)
+    state.add_layer(diff_id, wanted, created_by)
     context.say(headline, ended="done", seconds=time.monotonic() - began)
 
 
@@ -59,6 +60,10 @@ def _known(context: Context, keys: list[str]) -> str | None:
         found = context.cache.find(key)
         if found is not None and context.store.has_layer(str(found["layer"])):
             return str(found["layer"])
+        diff_id = exchange.layer(key, context.brought, context.store)
+        if diff_id is not None:
+            context.cache.put(key, {"layer": diff_id})
+            return diff_id
     return None
 
 

@@ -64,10 +64,10 @@ class StageState:
         """The key of a next step."""
         return key_of(self.key, *parts)
 
-    def add_layer(self, diff_id: str, key: str, created_by: str) -> None:
+    def add_layer(self, diff_id: str, keys: list[str], created_by: str) -> None:
         self.layers = (*self.layers, diff_id)
         self.key = key_of("layers", *self.layers)  # what is in the files, however they were made
-        self.steps.append((key, diff_id))
+        self.steps += [(key, diff_id) for key in keys]
         self.history.append({"created_by": created_by, "comment": COMMENT})
 
     def add_setting(self, created_by: str) -> None:
