@@ -130,13 +130,12 @@ def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions
     from kapelle.images.build.remote import is_remote
     from kapelle.model.service import Build, Ulimit
 
-    others = [
-        p for row in args.platform for p in row.split(",") if platforms.parse(p) != platforms.normal(platforms.host())
-    ]
+    here = platforms.normal(platforms.host())
+    others = [p for row in args.platform for p in row.split(",") if platforms.parse(p) != here]
     if others:
+        names = ",".join(others)
         raise ImageError(
-            f"--platform {','.join(others)}: only images of this machine's platform ({platforms.host()}) are built here",
-            code="KAP503",
+            f"--platform {names}: only images of this machine's platform ({here}) are built", code="KAP503"
         )
     path = args.rest[0]
     folder, dockerfile = path, args.file

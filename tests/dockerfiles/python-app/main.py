@@ -1,0 +1,2 @@
+import os
+print(f"hello from {os.getuid()} in {os.getcwd()}")
