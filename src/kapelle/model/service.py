@@ -214,6 +214,7 @@ class Service(NamedTuple):
     dns_opt: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address (or host-gateway)
     links: tuple[tuple[str, str], ...] = ()  # service, alias
+    external_links: tuple[tuple[str, str], ...] = ()  # container of any project, alias
     mac_address: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[Ulimit, ...] = ()

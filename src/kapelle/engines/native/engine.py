@@ -147,6 +147,8 @@ class NativeEngine:
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
+        from kapelle.engines.native import network_options
+
         network = step.network
         emit(Progress("network", network.name, "Creating", because=step.because))
         if network.driver not in ("", "bridge"):
@@ -181,6 +183,9 @@ class NativeEngine:
             "config_hash": network.config_hash,
         }
         files.write_json(f"{self.paths.networks}/{network.name}.json", record, sync=True)
+        for key, why in network_options.not_honoured(network):
+            text = f'network "{network.key}": {key} is not honoured: {why}'
+            emit(Notice(text, where=network.where, once=f"network:{network.name}:{key}"))
         emit(Progress("network", network.name, "Created", "done"))
 
     def _remove_network(self, step: steps.RemoveNetwork, project: Project, emit: Emit) -> None:
@@ -562,6 +567,7 @@ class NativeEngine:
             if e.where is None and service is not None:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
+            e.exit_code = 1  # the program's 126 or 127 is the container's
             raise
         self._tell_notes(answer, service, emit)
         try:
@@ -578,6 +584,8 @@ class NativeEngine:
         if service is not None:
             for notice in notes.of(service, answer.get("notes") or ()):
                 emit(notice)
+        for text in answer.get("warnings") or ():
+            emit(Notice(text, once=f"network:{text}"))
 
     def _pre_start(self, project: Project, service: Service, container: Container, emit: Emit) -> None:
         from kapelle.engines.native import prestart

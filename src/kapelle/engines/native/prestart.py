@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kapelle.errors import EngineError
@@ -38,7 +39,8 @@ def forget(engine: NativeEngine, project: str, service: str, number: int) -> Non
     for name in names:
         of, _, replica = name.removesuffix(".json").rsplit("-", 2)
         if of == service and (not rest or replica == str(number)):
-            os.unlink(f"{folder}/{name}")
+            with suppress(FileNotFoundError):  # replicas are removed side by side
+                os.unlink(f"{folder}/{name}")
 
 
 def run(engine: NativeEngine, project: Project, service: Service, container: Container, emit: Emit) -> None:
