@@ -8,6 +8,7 @@ import stat
 from typing import NamedTuple
 
 from kapelle.errors import ImageError
+from kapelle.events import Notice
 from kapelle.images.build import archives, chmod, copying, dockerfile, expand, making, owners, remote, sources
 from kapelle.images.build.context import Context
 from kapelle.images.build.copying import Item, LayerWriter
@@ -15,6 +16,7 @@ from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.owners import ROOT, Owner
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import StageState
+from kapelle.linux import idmap
 
 
 class Chosen(NamedTuple):
@@ -55,6 +57,9 @@ def copy(context: Context, state: StageState, instruction: Instruction, headline
     source = sources.source(context, name, instruction.where)
     how = _how(context, state, instruction, below, kept=bool(source.key))
     exclude = tuple(expand.word(e, lookup, context.escape) for e in instruction.all("--exclude"))
+    if how.owner not in (None, ROOT) and not idmap.has_many():
+        text = f"{instruction.name} --chown is not kept: this user has one id, which owns every file"
+        context.emit(Notice(text, where=instruction.where, once="build-chown"))
     chosen = _choose(context, state, instruction, named, source, name, exclude, how)
     cwd = state.config.get("WorkingDir") or "/"
     meaning = (
