@@ -135,6 +135,58 @@ def test_a_failure_stops_the_stages_beside_it(kap: Kap) -> None:
     assert "error: Dockerfile:4:1: " in done.err
 
 
+def sleeping(mark: str) -> bool:
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and mark.encode() in Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def temporaries(kap: Kap) -> list[str]:
+    """What a build has only while it runs."""
+    found = [*kap.home.glob("state/projects/_build-*"), *kap.home.glob("data/images/build-cache/tmp/*")]
+    return [str(p) for p in found]
+
+
+def test_an_interrupt_ends_builds_of_several_services(kap: Kap) -> None:
+    mark = f"300.{os.getpid()}7"
+    dockerfile(
+        kap,
+        f"{BASE}ARG N\nRUN sleep {mark}$N\n",
+        "services:\n  a: {build: {context: ., args: {N: 1}}}\n  b: {build: {context: ., args: {N: 2}}}\n",
+    )
+    process = kap.start("build")
+    wait_until(lambda: sleeping(f"{mark}1") and sleeping(f"{mark}2"), 30, "the steps do not run")
+    process.send_signal(2)
+    assert process.wait(20) == 130
+    wait_until(lambda: not sleeping(f"{mark}1") and not sleeping(f"{mark}2"), 10, "a step goes on")
+    assert temporaries(kap) == []
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("signal", [2, 15, 9])
+def test_a_build_that_is_interrupted_or_killed_leaves_nothing_running(kap: Kap, signal: int) -> None:
+    mark = f"300.{os.getpid()}{signal}"
+    dockerfile(kap, f"{BASE}RUN --mount=target=/ctx,rw --mount=type=secret,id=s sleep {mark}\n", f="x")
+    process = kap.start("build", "--secret", "id=s,src=f", ".")
+    wait_until(lambda: sleeping(mark), 30, "the step does not run")
+    process.send_signal(signal)
+    assert process.wait(20) != 0
+    out = process.stdout.read() if process.stdout is not None and signal != 9 else ""
+    assert "Traceback" not in out, out
+    if signal == 9:  # the next build clears away what it left
+        dockerfile(kap, f"{BASE}RUN echo next\n")
+        kap.ok("build", "--no-cache", ".")
+    wait_until(lambda: not sleeping(mark), 10, "the step goes on")
+    assert temporaries(kap) == []
+    if process.stdout is not None:
+        process.stdout.close()
+
+
 # ---- what the cache goes by -------------------------------------------------------------------------------
 
 

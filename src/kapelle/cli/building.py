@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,17 @@ def tell_unused(context: Context, args: Args) -> None:
             context.emit(Notice(f"--{key.replace('_', '-')} is not honoured: {why}"))
 
 
+def end_as_interrupted() -> None:
+    """SIGTERM ends a build as Ctrl-C does: what it has running goes with it."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def run(context: Context, args: Args) -> int:
+    end_as_interrupted()
     if len(args.rest) != 1:
         raise UsageError(
             f"'kap buildx build' requires 1 argument, {len(args.rest)} given",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import select
@@ -19,6 +20,69 @@ from kapelle.linux import caps, fsops
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
+_MARK = "build.lock"
+_LAST_MOMENT = 5.0  # seconds
+_living: list[BuildRunner] = []
+
+
+def _clear(paths: Paths, project: str) -> None:
+    """End what a build has running, and remove all that is its."""
+    base = f"{paths.project(project)}/containers"
+    for container_id in store.names_in(base):
+        intent = store.read_json(f"{base}/{container_id}/container.json")
+        _end(paths, project, container_id)
+        if intent is not None:
+            removal.remove_container(paths, project, intent, volumes=False)
+    client.leave(paths, project)
+    try:
+        os.unlink(f"{paths.networks}/{project}_default.json")
+    except FileNotFoundError:
+        pass
+    store.remove_tree(paths.project(project))
+    store.remove_tree(paths.project_run(project))
+
+
+def _end(paths: Paths, project: str, container_id: str) -> None:
+    """Kill a step's container if it runs, and have the supervisor forget it."""
+    stop = {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}
+    for request in (stop, {"op": "forget", "id": container_id}):
+        try:
+            client.request(paths, project, request, start=False)
+        except EngineError:
+            pass
+
+
+def sweep(paths: Paths) -> None:
+    """Remove what builds have left that were killed: the mark of a living one is locked."""
+    try:
+        names = [n for n in os.listdir(os.path.dirname(paths.project("_build"))) if n.startswith("_build-")]
+    except OSError:
+        return
+    for name in names:
+        try:
+            fd = os.open(f"{paths.project(name)}/{_MARK}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # it begins or ends this moment
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(paths, name)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def close_all() -> None:
+    """End every build of this process: a command is interrupted while its threads still build.
+
+    The threads clear away what is theirs once their steps are killed; they get a few seconds.
+    """
+    for runner in list(_living):
+        runner.kill()
+    deadline = time.monotonic() + _LAST_MOMENT
+    while _living and time.monotonic() < deadline:
+        time.sleep(0.01)
+
 
 class BuildRunner:
     """A `Runner` (images.types): call it with a RunRequest. Its keeper lives from the first RUN to `__exit__`."""
@@ -28,36 +92,36 @@ class BuildRunner:
         self.project = f"_build-{os.getpid()}-{secrets.token_hex(3)}"
         self.network = f"{self.project}_default"
         self.started = False
+        self.closed = False
+        self._mark = -1  # locked as long as we live
         self._lock = Lock()  # stages run in several threads
 
     def __enter__(self) -> BuildRunner:
+        _living.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.started:
-            return
-        base = f"{self.paths.project(self.project)}/containers"
-        for container_id in store.names_in(base):
-            intent = store.read_json(f"{base}/{container_id}/container.json")
-            try:
-                client.request(
-                    self.paths, self.project,
-                    {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}, start=False,
-                )  # fmt: skip
-                client.request(self.paths, self.project, {"op": "forget", "id": container_id}, start=False)
-            except EngineError:
-                pass
-            if intent is not None:
-                removal.remove_container(self.paths, self.project, intent, volumes=False)
-        client.leave(self.paths, self.project)
+        self.close()
+
+    def kill(self) -> None:
+        """Kill the steps that run, and begin no other."""
+        self.closed = True
+        for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
+            _end(self.paths, self.project, container_id)
+
+    def close(self) -> None:
+        """End what runs, for this is over. Done once."""
+        with self._lock:
+            started, self.started, self.closed = self.started, False, True
         try:
-            os.unlink(f"{self.paths.networks}/{self.network}.json")
-        except FileNotFoundError:
-            pass
-        store.remove_tree(self.paths.project(self.project))
-        store.remove_tree(self.paths.project_run(self.project))
+            if started:
+                _clear(self.paths, self.project)
+                os.close(self._mark)
+        finally:
+            if self in _living:
+                _living.remove(self)
 
     def __call__(self, request: RunRequest) -> int:
         """Run one command; its changes are in `request.upper` when it returns the exit code."""
@@ -91,7 +155,7 @@ class BuildRunner:
             sock.close()
             os.close(out_read)
             os.close(err_read)
-            client.request(self.paths, self.project, {"op": "forget", "id": container_id}, start=False)
+            _end(self.paths, self.project, container_id)
             removal.remove_container(self.paths, self.project, intent, volumes=False)
             self._clean(request)
 
@@ -116,12 +180,20 @@ class BuildRunner:
 
     def _begin(self) -> None:
         with self._lock:
+            if self.closed:
+                raise EngineError("the build was interrupted")
             if self.started:
                 return
             self.started = True
             self._prepare()
 
     def _prepare(self) -> None:
+        sweep(self.paths)
+        store.make_directory(self.paths.project(self.project))
+        self._mark = os.open(
+            f"{self.paths.project(self.project)}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        fcntl.flock(self._mark, fcntl.LOCK_EX)
         store.make_directory(self.paths.networks)
         store.write_json(
             f"{self.paths.networks}/{self.network}.json",

@@ -9,6 +9,7 @@ import os
 import secrets
 import select
 import socket
+import sys
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
@@ -125,6 +126,9 @@ class NativeEngine:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
     def close(self) -> None:
+        building = sys.modules.get("kapelle.engines.native.buildrun")
+        if building is not None:
+            building.close_all()
         if self._held is not None:
             self._held.close()
             self._held = None

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kapelle.errors import ImageError, KapelleError
+from kapelle.errors import ImageError, KapelleError, Position
 from kapelle.events import Emit, Progress
 from kapelle.images import platforms
 from kapelle.images.build import arguments, dockerfile, exchange, expand, inputs, schedule, sources, stages, steps
-from kapelle.images.build.cache import Cache, key_of
+from kapelle.images.build.cache import Cache, key_of, sweep
 from kapelle.images.build.context import BuildOptions, Cancelled, Context
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import COMMENT, StageState
@@ -30,6 +30,7 @@ def build(
 ) -> Image:
     """Build an image and name it. Raises ImageError with the Dockerfile's line; earlier steps stay cached."""
     emit(Progress("service", options.service or options.name or "image", "Building"))
+    sweep(store.root)
     cache = Cache(store.root)
     try:
         image = _build(options, store, run, resolve, emit, environ, cache)
@@ -50,6 +51,7 @@ def _build(
     )
     options = options._replace(build=options.build._replace(additional_contexts=contexts))
     parsed = dockerfile.parse(given_files.text, given_files.name)
+    _check_syntax(parsed, given_files.name)
     split = stages.split(parsed)
     target = stages.target(split, options.build.target)
     given = {k: v if v is not None else environ[k] for k, v in options.build.args if v is not None or k in environ}
@@ -86,6 +88,17 @@ def _build(
         made = [step for n in sorted(context.done) for step in context.done[n].steps]
         exchange.take_out(options.build.cache_to, options.directory, store, made)
     return image
+
+
+def _check_syntax(parsed: dockerfile.Dockerfile, name: str) -> None:
+    """`# syntax=docker/dockerfile:…` is read here whatever its version; other languages are not."""
+    wanted = dict(parsed.directives).get("syntax", "")
+    image = wanted.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    if wanted and image not in ("dockerfile", "dockerfile-upstream"):
+        raise ImageError(
+            f"# syntax={wanted}: only docker/dockerfile is read here",
+            where=Position(name, 1, 1), hint="build it with docker buildx, and load the image", code="KAP511",
+        )  # fmt: skip
 
 
 def _epoch(environ: Mapping[str, str], given: Mapping[str, str]) -> int | None:

@@ -9,12 +9,13 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from typing import Any
 
 from kapelle.errors import StateError
 from kapelle.linux import idmap
 from kapelle.state import store as files
+
+_MEMORY = "/dev/shm"
 
 
 class Cache:
@@ -77,14 +78,15 @@ class Cache:
 
     def fresh(self, kind: str) -> str:
         """An empty folder, until `close`."""
-        path = f"{self.root}/tmp/{kind}-{os.getpid()}-{os.urandom(4).hex()}"
+        path = f"{self.root}/tmp/{kind}-{os.getpid()}-{os.urandom(6).hex()}"
         files.make_directory(path)
         self._temporary.append(path)
         return path
 
     def secret(self) -> str:
         """An empty folder in memory where there is one, until `close`."""
-        path = tempfile.mkdtemp(prefix="kap-build-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        path = f"{_MEMORY if os.access(_MEMORY, os.W_OK) else '/tmp'}/kap-build-{os.getpid()}-{os.urandom(6).hex()}"
+        os.mkdir(path, 0o700)
         self._temporary.append(path)
         return path
 
@@ -97,6 +99,23 @@ class Cache:
             rows = list(dict(self._digests).items())[-50_000:]
             files.write_json(f"{self.root}/files.json", dict(rows))
             self._changed = False
+
+
+def sweep(root: str) -> None:
+    """Remove the temporaries of builds that were killed."""
+    for folder, prefix in ((f"{root}/build-cache/tmp", ""), (_MEMORY, "kap-build-"), ("/tmp", "kap-build-")):
+        try:
+            names = [n for n in os.listdir(folder) if n.startswith(prefix)]
+        except OSError:
+            continue
+        for name in names:
+            pid = name.split("-")[-2] if name.count("-") >= 2 else ""
+            path = f"{folder}/{name}"
+            try:
+                if pid.isdigit() and os.lstat(path).st_uid == os.geteuid() and not os.path.exists(f"/proc/{pid}"):
+                    files.remove_tree(path)
+            except OSError:
+                continue  # it went this moment
 
 
 def key_of(*parts: Any) -> str:

@@ -149,14 +149,23 @@ class LayerWriter:
         if stat.S_ISDIR(info.st_mode):
             there = self.both.entry(path)
             self.directory(posixpath.dirname(path), owner or ROOT)
-            if there is None or not stat.S_ISDIR(there.info.st_mode):
+            if there is None:
                 self._clear(path)
                 os.mkdir(real, 0o755)
-            else:
+            elif stat.S_ISDIR(there.info.st_mode):
                 self.directory(path)
+            else:
+                raise ImageError(
+                    f"cannot copy to non-directory: /{path} is a {'link' if _is_link(there) else 'file'} in the image",
+                    hint="copy into the folder that it leads to" if _is_link(there) else "",
+                    code="KAP510",
+                )
             self._attributes(real, item.entry, to, mode)
             return
         self.directory(posixpath.dirname(path), owner or ROOT)
+        there = self.both.entry(path)
+        if there is not None and stat.S_ISDIR(there.info.st_mode):
+            raise ImageError(f"cannot replace the directory /{path} with a file", code="KAP510")
         self._clear(path)
         if stat.S_ISLNK(info.st_mode):
             os.symlink(os.readlink(item.entry.real), real)
@@ -204,6 +213,10 @@ class LayerWriter:
                 except OSError:
                     continue  # an ordinary user may set none of the system's
         os.utime(real, ns=(info.st_mtime_ns, info.st_mtime_ns), follow_symlinks=False)
+
+
+def _is_link(entry: Entry) -> bool:
+    return stat.S_ISLNK(entry.info.st_mode)
 
 
 def _copy(source: str, target: str) -> None:

@@ -32,6 +32,8 @@ def read(wanted: Build, cache: Cache, environ: Mapping[str, str]) -> Inputs:
         return Inputs(folder, wanted.dockerfile_inline, "dockerfile_inline", _ignore(folder, ""))
     if folder != wanted.context and os.path.isabs(wanted.dockerfile) and not os.path.exists(path):
         path = os.path.join(folder, os.path.basename(wanted.dockerfile))
+    if wanted.dockerfile == "Dockerfile" and not os.path.exists(path) and os.path.exists(f"{folder}/dockerfile"):
+        path = os.path.join(folder, "dockerfile")
     return Inputs(folder, text_of(path), _shown(path), _ignore(folder, path))
 
 

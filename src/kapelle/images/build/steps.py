@@ -19,6 +19,8 @@ from kapelle.images.build.state import StageState
 Step = Callable[[Context, StageState, Instruction], None]
 Making = Callable[..., None]  # …, headline, *, fresh
 
+_FIRST = re.compile(r"""(?:"(?:\\.|[^"])*"|'[^']*'|[^\s"'])+""")  # a word, its quotes kept
+
 SHOWN = ("ADD", "COPY", "RUN", "WORKDIR")  # steps with a number; the others change the config alone
 
 
@@ -56,11 +58,12 @@ def _arg(context: Context, state: StageState, instruction: Instruction) -> None:
 
 def _pairs(context: Context, state: StageState, instruction: Instruction) -> dict[str, str]:
     """`k=v k2="v 2"`, or the old `k the rest`."""
-    first = instruction.text.split(None, 1)
-    if "=" not in first[0] and len(first) == 2:
-        return {first[0]: expand.word(first[1], state.lookup, context.escape)}
+    first = _FIRST.match(instruction.text)
+    rest = instruction.text[first.end() :].strip() if first is not None else ""
+    if first is not None and "=" not in first[0] and rest:
+        return {expand.word(first[0], state.lookup, context.escape): expand.word(rest, state.lookup, context.escape)}
     found: dict[str, str] = {}
-    for word in _words(context, state, instruction):
+    for word in expand.words(instruction.text, state.lookup, context.escape):
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ImageError(
