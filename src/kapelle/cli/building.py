@@ -296,15 +296,16 @@ def _file(path: str, text: str) -> None:
 
 
 def push(context: Context, names: tuple[str, ...]) -> None:
-    """--push: by the push command, once it is here."""
-    from kapelle.cli.dispatch import COMMANDS
-    from kapelle.errors import ImageError
+    """--push: each of the image's names."""
+    from kapelle.engines.native import building
+    from kapelle.engines.native.imagesource import ImageSource
+    from kapelle.images.store import Store
 
-    raise ImageError(
-        f"{', '.join(names) or 'an image without a name'} is built, and can't be pushed by build",
-        hint=f"kap push {names[0]}" if "push" in COMMANDS and names else "kap save, and push the archive elsewhere",
-        code="KAP511",
-    )
+    if not names:
+        raise UsageError("--push needs the image's name", hint="kap build --push -t REGISTRY/NAME:TAG .")
+    images = ImageSource(context.paths, Store(context.paths.images), context.environ)
+    for name in names:
+        building.push(images, name, context.emit)
 
 
 def check(context: Context, build: Build) -> int:

@@ -29,6 +29,7 @@ def perform(images: ImageSource, options: BuildOptions, project: Project | None,
     from kapelle.images.build import builder
 
     policy = "always" if options.pull else "missing"
+    options = options._replace(push=lambda name: push(images, name, emit))
     with BuildRunner(images.paths) as run:
         return builder.build(
             options,
@@ -38,6 +39,20 @@ def perform(images: ImageSource, options: BuildOptions, project: Project | None,
             emit,
             images.environ,
         )
+
+
+def push(images: ImageSource, name: str, emit: Emit) -> None:
+    """Send the image of that name to its registry. ImageError."""
+    from importlib import import_module
+
+    try:
+        pushing = import_module("kapelle.images.push")
+    except ModuleNotFoundError:
+        raise ImageError(
+            f"{name} can't be pushed: this version has no push", hint="kap save, and push the archive elsewhere",
+            code="KAP511",
+        ) from None  # fmt: skip
+    pushing.push(name, images.store, pushing.settings(images.environ, images.paths), emit)
 
 
 def _resolve(images: ImageSource, reference: str, emit: Emit, policy: str, project: Project | None) -> Image:

@@ -86,7 +86,7 @@ def _build(
     image = _finish(context, context.done[target.number])
     if options.build.cache_to:
         made = [step for n in sorted(context.done) for step in context.done[n].steps]
-        exchange.take_out(options.build.cache_to, options.directory, store, made)
+        exchange.take_out(options.build.cache_to, options.directory, store, made, options.push)
     return image
 
 

@@ -30,6 +30,7 @@ class BuildOptions(NamedTuple):
     ssh: tuple[tuple[str, str], ...] = ()  # id, an agent's socket or a key file: for RUN --mount=type=ssh
     no_cache_stages: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()  # network.host
+    push: Callable[[str], None] | None = None  # send the image of that name to its registry
     directory: str = "."  # where relative paths of caches begin
 
 

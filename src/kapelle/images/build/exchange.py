@@ -130,20 +130,31 @@ def layer(key: str, brought: Brought, store: Store) -> str | None:
     return diff_id
 
 
-def take_out(rows: Iterable[str], folder: str, store: Store, steps: list[tuple[str, str]]) -> None:
+def take_out(
+    rows: Iterable[str],
+    folder: str,
+    store: Store,
+    steps: list[tuple[str, str]],
+    push: Callable[[str], None] | None,
+) -> None:
     """Write what cache_to names. ImageError KAP511 for a kind that is not here."""
     for text in rows:
         wanted = row(text)
-        if wanted.type == "inline":
-            continue  # it is in the image
         place = wanted.options.get("dest") or wanted.options.get("destination") or ""
-        if wanted.type != "local" or not place:
+        name = wanted.options.get("ref", "")
+        if wanted.type == "local" and place:
+            _write(os.path.join(folder, place), store, steps)
+        elif wanted.type == "registry" and name and push is not None:
+            chosen = tuple(dict.fromkeys(d for _, d in steps))
+            store.put_image({"config": {}, IN_CONFIG: [list(s) for s in steps]}, chosen, (name,))
+            push(name)
+            store.untag(name)
+        elif wanted.type != "inline":  # that one is in the image
             raise ImageError(
                 f"cache_to {text}: caches of type {wanted.type} are not written here",
-                hint="type=local,dest=FOLDER, or type=inline and push the image",
+                hint="type=local,dest=FOLDER, type=registry,ref=IMAGE, or type=inline and push the image",
                 code="KAP511",
             )
-        _write(os.path.join(folder, place), store, steps)
 
 
 def _write(path: str, store: Store, steps: list[tuple[str, str]]) -> None:
