@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.events import BuildOutput, Emit
@@ -16,6 +15,7 @@ from kapelle.images.build.stages import Stages
 from kapelle.images.build.state import StageState
 from kapelle.images.store import Store
 from kapelle.images.types import Image, Runner
+from kapelle.light import NamedTuple
 from kapelle.model.service import Build
 
 

@@ -7,7 +7,6 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images.build.cache import Cache
@@ -15,6 +14,7 @@ from kapelle.images.build.chmod import Mode
 from kapelle.images.build.ignore import Ignore, regex
 from kapelle.images.build.owners import ROOT, Owner
 from kapelle.images.build.rootfs import Entry, Rootfs
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
 
 from kapelle.errors import ImageError, Position
+from kapelle.light import NamedTuple
 
 INSTRUCTIONS = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",

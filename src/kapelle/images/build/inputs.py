@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images.build import remote
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.ignore import Ignore
+from kapelle.light import NamedTuple
 from kapelle.model.service import Build
 
 

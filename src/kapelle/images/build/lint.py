@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kapelle.errors import Position
 from kapelle.images.build import arguments, expand, hostsettings
 from kapelle.images.build.dockerfile import Dockerfile, Instruction
 from kapelle.images.build.stages import Stage, Stages
+from kapelle.light import NamedTuple
 
 _SECRET = re.compile(r"(?i)(^|_)(apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(_|$)")
 _PREDEFINED = {name for p in hostsettings.PROXIES for name in (p, p.lower())} | {"SOURCE_DATE_EPOCH"}

@@ -7,7 +7,6 @@ import posixpath
 import re
 import stat
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images.build import copying, expand, sources
@@ -17,6 +16,7 @@ from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.owners import ROOT, Owner
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import StageState
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap
 
 _TARGETS = ("target", "dst", "destination")

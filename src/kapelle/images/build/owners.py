@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kapelle.errors import ImageError, Position
 from kapelle.images.build.rootfs import Rootfs
+from kapelle.light import NamedTuple
 
 
 class Owner(NamedTuple):

@@ -8,12 +8,12 @@ import posixpath
 import re
 import subprocess
 from collections.abc import Mapping
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError, Position
 from kapelle.images.build.context import Context
 from kapelle.images.build.dockerfile import Instruction
+from kapelle.light import NamedTuple
 from kapelle.state import store as files
 
 _GIT = re.compile(r"git@|git://|ssh://|github\.com/|https?://\S+\.git/?(?:[?#].*)?$")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kapelle.errors import ImageError, KapelleError, Position
 from kapelle.images import reference
 from kapelle.images.build.context import Context
@@ -11,6 +9,7 @@ from kapelle.images.build.ignore import Ignore
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import StageState
 from kapelle.images.types import Image
+from kapelle.light import NamedTuple
 
 
 class Source(NamedTuple):

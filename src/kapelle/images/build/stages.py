@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images.build import expand
 from kapelle.images.build.dockerfile import Dockerfile, Instruction
+from kapelle.light import NamedTuple
 
 
 class Stage(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.events import Notice
@@ -16,6 +15,7 @@ from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.owners import ROOT, Owner
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import StageState
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap
 
 
