@@ -9,7 +9,7 @@ import stat
 from contextlib import ExitStack
 
 from kapelle.errors import ImageError
-from kapelle.images.build import copying, expand, sources
+from kapelle.images.build import copying, expand, masking, sources
 from kapelle.images.build.context import Context
 from kapelle.images.build.copying import Item, LayerWriter
 from kapelle.images.build.dockerfile import Instruction
@@ -53,6 +53,7 @@ class Mount(NamedTuple):
 class Given(NamedTuple):
     """What the mounts of one RUN come to."""
 
+    masked: list[str]  # folders that were laid over a context, to hide what .dockerignore leaves out
     binds: list[tuple[str, str, bool]]
     stacks: list[tuple[tuple[str, ...], str, str]]
     tmpfs: list[tuple[str, int | None]]
@@ -129,11 +130,14 @@ def _missing(mount: Mount, instruction: Instruction) -> ImageError:
     )
 
 
-def give(context: Context, state: StageState, instruction: Instruction, found: list[Mount], stack: ExitStack) -> Given:
-    given = Given([], [], [], [])
+def give(
+    context: Context, instruction: Instruction, found: list[Mount], stack: ExitStack, *, masks: bool = True
+) -> Given:
+    """`masks`: a context without what .dockerignore leaves out is an overlay; else a copy of what is left."""
+    given = Given([], [], [], [], [])
     for number, mount in enumerate(found):
         if mount.type == "bind":
-            _bind(context, instruction, mount, given)
+            _bind(context, instruction, mount, given, masks=masks)
         elif mount.type == "cache":
             _cache(context, instruction, mount, given, stack)
         elif mount.type == "tmpfs":
@@ -147,7 +151,7 @@ def give(context: Context, state: StageState, instruction: Instruction, found: l
     return given
 
 
-def _bind(context: Context, instruction: Instruction, mount: Mount, given: Given) -> None:
+def _bind(context: Context, instruction: Instruction, mount: Mount, given: Given, *, masks: bool) -> None:
     source = sources.source(context, mount.options.get("from", ""), instruction.where)
     path = source.tree.resolve(mount.first(_SOURCES))
     entry = source.tree.entry(path)
@@ -160,7 +164,13 @@ def _bind(context: Context, instruction: Instruction, mount: Mount, given: Given
     if plain and not source.layers and not mount.writable:
         given.binds.append((entry.real, mount.target, True))
         return
-    # what .dockerignore leaves out is not there, and what is written is thrown away: a copy
+    if source.ignore is not None and not mount.writable and masks and stat.S_ISDIR(entry.info.st_mode):
+        mask = context.cache.fresh("mask")
+        masking.make(source.tree, source.ignore, mask)
+        given.masked.append(mask)
+        given.stacks.append(((*source.tree.layers, mask), mount.target, path))
+        return
+    # what is written is thrown away: a copy
     place = context.cache.fresh("bind")
     writer = LayerWriter(place, Rootfs(()))
     owner = None if source.key else ROOT

@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import ExitStack
 
-from kapelle.errors import ImageError
+from kapelle.errors import EngineError, ImageError
 from kapelle.images.build import hostsettings, making, mounts
 from kapelle.images.build.context import Cancelled, Context
 from kapelle.images.build.dockerfile import Instruction, markers
@@ -33,7 +33,15 @@ def run(context: Context, state: StageState, instruction: Instruction, headline:
 
     def make(diff: str, work: str) -> None:
         with ExitStack() as stack:
-            given = mounts.give(context, state, instruction, found, stack)
+            given = mounts.give(context, instruction, found, stack)
+            try:
+                _perform(context, state, instruction, headline, diff, work, given, words, script)
+                return
+            except EngineError:
+                if not given.masked:
+                    raise
+        with ExitStack() as stack:  # the context's file system takes no overlay
+            given = mounts.give(context, instruction, found, stack, masks=False)
             _perform(context, state, instruction, headline, diff, work, given, words, script)
 
     making.layer(context, state, headline, created_by, (making.key(context, state, *meaning),), make, fresh=fresh)
