@@ -112,6 +112,21 @@ def test_a_failing_step_shows_its_output_and_the_lines_of_the_dockerfile(kap: Ka
         ("FROM --platform=linux/s390x busybox\n", "Dockerfile:1:1", "only images of this machine's platform"),
         ("FROM busybox\nENV A=${X?is not given}\n", "Dockerfile:2:1", "X: is not given"),
         ("FROM busybox\nRUN <<EOF\nx\n", "Dockerfile:2:1", "unterminated heredoc"),
+        ("FROM busybox\nCOPY --from=7 /a /b\n", "Dockerfile:2:1", "invalid stage index 7"),
+        ("FROM busybox\nARG X\nFROM $X\n", "Dockerfile:3:1", "should not be blank"),
+        ("# syntax=example.org/other:1\nFROM busybox\n", "Dockerfile:1:1", "only docker/dockerfile is read here"),
+        ("FROM busybox\nCOPY <<a <<b /x\na\nb\n", "Dockerfile:2:1", "write /x/"),
+        ("FROM busybox\nSHELL /bin/sh\n", "Dockerfile:2:1", "JSON form"),
+        ("FROM busybox\nEXPOSE nothing\n", "Dockerfile:2:1", "invalid containerPort"),
+        ("FROM busybox\nHEALTHCHECK --interval=often CMD x\n", "Dockerfile:2:1", "write 30s"),
+        ("FROM busybox\nENV A\n", "Dockerfile:2:1", "can't find = in"),
+        ("FROM busybox\nONBUILD FROM x\n", "Dockerfile:2:1", "isn't allowed as an ONBUILD trigger"),
+        ("FROM busybox\nRUN --mount=type=cache true\n", "Dockerfile:2:1", "add target=/a/folder"),
+        ("FROM busybox\nRUN --mount=type=bind,target=/x,sorce=y true\n", "Dockerfile:2:1", "unexpected key 'sorce'"),
+        ("FROM busybox\nRUN --mount=source=none,target=/x true\n", "Dockerfile:2:1", 'mount source "none" not found'),
+        ("FROM busybox\nCOPY --chmod=rwx Dockerfile /\n", "Dockerfile:2:1", "u=rwX,go=rX"),
+        ("FROM busybox\nCOPY *.none /x/\n", "Dockerfile:2:1", "no source files were found"),
+        ("FROM busybox\nRUN --network=bridge true\n", "Dockerfile:2:1", "default, none or host"),
         ("FROM busybox\nCOPY --from=nosuchstage:1 /a /b\n", "Dockerfile:2:1", "nosuchstage"),
     ],
 )
@@ -120,6 +135,7 @@ def test_a_mistake_names_its_line_and_what_to_write(kap: Kap, text: str, place: 
     done = kap("build")
     assert done.code == 1
     assert f"error: {place}: " in done.err, done
+    assert "internal error" not in done.err, done
     assert words in done.err, done
     assert "Traceback" not in done.err
 
@@ -398,6 +414,13 @@ def test_what_a_build_has_not_is_told(kap: Kap) -> None:
     for line, key in enumerate(("provenance", "sbom", "privileged", "entitlements"), 5):
         assert f"compose.yaml:{line}:" in said
         assert f"build.{key} is not honoured" in said
+    said = kap.ok("build", "--memory", "1g", "--builder", "other", "--sbom", "true", ".").err
+    for flag in ("--memory", "--builder", "--sbom"):
+        assert f"{flag} is not honoured: " in said
+    done = kap("build", "-t", "127.0.0.1:1/never/there", "--push", ".")
+    assert done.code == 1
+    assert "127.0.0.1:1/never/there" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_an_image_has_the_files_names_and_labels(kap: Kap) -> None:
@@ -519,6 +542,24 @@ def test_a_repository_is_a_context_and_a_source(kap: Kap, repository: str) -> No
         "add": "of a branch\nkept\n",
     }.items():  # fmt: skip
         assert kap.ok("run", "--rm", "-T", service).out == text
+
+
+def test_a_repository_shows_nothing_of_the_host(kap: Kap, repository: str) -> None:
+    tree = kap.folder / "served" / "app.git"
+    (tree / "out").symlink_to("/etc")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "add", "."], cwd=tree, check=True, capture_output=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "link"], cwd=tree, check=True, capture_output=True)
+    for folder in ("../../../../../../../etc", "out"):
+        dockerfile(kap, f"{BASE}ADD {repository}#main:{folder} /up\n")
+        done = kap("build")
+        assert done.code == 1
+        assert f"there is no folder {folder} in the repository" in done.err
+        kap.file(f"services: {{app: {{build: '{repository}#main:{folder}'}}}}\n")
+        assert "KAP511" in kap("build").err
+    dockerfile(kap, f"{BASE}ADD {repository}#main:sub/../.. /up\nCMD ls /up\n")
+    kap.ok("build")
+    assert "Dockerfile" in prints(kap)
 
 
 def test_a_repository_that_is_not_there_says_what_git_said(kap: Kap) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +50,12 @@ def _build(
         (k, v if v.startswith("docker-image://") else inputs.folder_of(v, cache, environ))
         for k, v in options.build.additional_contexts
     )
+    for name, path in contexts:
+        if not path.startswith("docker-image://") and not os.path.isdir(path):
+            raise ImageError(
+                f"additional context {name}: path {path} not found", code="KAP511",
+                hint="check build.additional_contexts (or --build-context)",
+            )  # fmt: skip
     options = options._replace(build=options.build._replace(additional_contexts=contexts))
     parsed = dockerfile.parse(given_files.text, given_files.name)
     _check_syntax(parsed, given_files.name)
@@ -180,7 +187,7 @@ def _folder(context: Context, path: str) -> StageState:
     from kapelle.images.build.owners import ROOT
 
     state = StageState.scratch()
-    items = copying.select(Rootfs((path,)), ".", None, ())[0][1]
+    items = copying.whole(Rootfs((path,)))
 
     def make(diff: str, _work: str) -> None:
         writer = copying.LayerWriter(diff, Rootfs(()))

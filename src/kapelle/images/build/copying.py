@@ -57,6 +57,12 @@ def select(
     return found
 
 
+def whole(tree: Rootfs) -> list[Item]:
+    """All that is in a tree."""
+    found = select(tree, ".", None, ())
+    return found[0][1] if found else []
+
+
 def _walk(tree: Rootfs, path: str, ignore: Ignore | None) -> Iterator[Entry]:
     for name in tree.names(path):
         entry = tree.entry(f"{path}/{name}")

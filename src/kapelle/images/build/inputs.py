@@ -9,6 +9,7 @@ from kapelle.errors import ImageError
 from kapelle.images.build import remote
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.ignore import Ignore
+from kapelle.images.build.rootfs import Rootfs
 from kapelle.light import NamedTuple
 from kapelle.model.service import Build
 
@@ -30,8 +31,8 @@ def read(wanted: Build, cache: Cache, environ: Mapping[str, str]) -> Inputs:
     path = os.path.join(folder, wanted.dockerfile)
     if wanted.dockerfile_inline:
         return Inputs(folder, wanted.dockerfile_inline, "dockerfile_inline", _ignore(folder, ""))
-    if folder != wanted.context and os.path.isabs(wanted.dockerfile) and not os.path.exists(path):
-        path = os.path.join(folder, os.path.basename(wanted.dockerfile))
+    if folder != wanted.context:  # fetched: no link in it leads out
+        path = f"{folder}/{Rootfs((folder,)).resolve(wanted.dockerfile)}"
     if wanted.dockerfile == "Dockerfile" and not os.path.exists(path) and os.path.exists(f"{folder}/dockerfile"):
         path = os.path.join(folder, "dockerfile")
     return Inputs(folder, text_of(path), _shown(path), _ignore(folder, path))
@@ -45,7 +46,7 @@ def folder_of(context: str, cache: Cache, environ: Mapping[str, str]) -> str:
         wanted = remote.repository(context)
         place = cache.fresh("git")
         remote.clone(wanted, place, environ, None)
-        return os.path.join(place, "tree", wanted.folder).rstrip("/")
+        return remote.inside(f"{place}/tree", wanted.folder)
     place = cache.fresh("context")
     data, _ = remote.download(context, environ, None, "build context ")
     file = f"{place}/archive"
@@ -58,7 +59,6 @@ def unpacked(file: str, folder: str, label: str) -> str:
     """A context that is an archive, or a Dockerfile alone."""
     from kapelle.images.build import archives
     from kapelle.images.build.copying import LayerWriter
-    from kapelle.images.build.rootfs import Rootfs
 
     os.makedirs(folder)
     if archives.is_archive(file):

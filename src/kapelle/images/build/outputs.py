@@ -64,7 +64,7 @@ def write(output: Output, image: Image, names: tuple[str, ...], store: Store) ->
 def _files(image: Image, store: Store, folder: str) -> None:
     """The image's files, as overlayfs would show them."""
     writer = copying.LayerWriter(os.path.abspath(folder), Rootfs(()))
-    for item in copying.select(Rootfs(store.layer_dirs(image)), "/", None, ())[0][1]:
+    for item in copying.whole(Rootfs(store.layer_dirs(image))):
         writer.put(item, item.to, None, None)
 
 

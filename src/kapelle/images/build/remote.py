@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from kapelle.errors import ImageError, Position
 from kapelle.images.build.context import Context
 from kapelle.images.build.dockerfile import Instruction
+from kapelle.images.build.rootfs import Rootfs
 from kapelle.light import NamedTuple
 from kapelle.state import store as files
 
@@ -56,12 +57,17 @@ def fetch(context: Context, text: str, instruction: Instruction) -> Fetched:
     if is_git(text):
         place = context.cache.fresh("git")
         keep = instruction.switch("--keep-git-dir")
-        commit = clone(repository(text), place, context.environ, instruction.where, keep_git=keep)
+        commit = clone(repository(text), place, _without_keys(context), instruction.where, keep_git=keep)
         if wanted and not commit.startswith(wanted):
             raise ImageError(
                 f"ADD {text}: expected checksum to match {wanted}, got {commit}", where=instruction.where, code="KAP510"
             )
-        folder = os.path.join(place, "tree", repository(text).folder) if repository(text).folder else f"{place}/tree"
+        folder = inside(f"{place}/tree", repository(text).folder)
+        if not os.path.isdir(folder):
+            raise ImageError(
+                f"ADD {text}: there is no folder {repository(text).folder} in the repository",
+                where=instruction.where, code="KAP510",
+            )  # fmt: skip
         return Fetched(f"git {commit} {keep} {repository(text).folder}", folder=folder)
     data, modified = download(text, context.environ, instruction.where, "ADD ")
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -77,6 +83,21 @@ def fetch(context: Context, text: str, instruction: Instruction) -> Fetched:
         f.write(data)
     name = posixpath.basename(urlsplit(text).path) or "index"
     return Fetched(digest, name=name, file=file, modified=modified)
+
+
+def inside(tree: str, folder: str) -> str:
+    """A folder of a repository: neither `..` nor a link in it leads out."""
+    return f"{tree}/{Rootfs((tree,)).resolve(folder)}".rstrip("/")
+
+
+def _without_keys(context: Context) -> dict[str, str]:
+    """A Dockerfile's repositories are fetched without the caller's keys and passwords: by an agent that is given."""
+    environ = {k: v for k, v in context.environ.items() if k not in ("SSH_AUTH_SOCK", "GIT_ASKPASS", "SSH_ASKPASS")}
+    agent = dict(context.options.ssh).get("default")
+    if agent:
+        environ["SSH_AUTH_SOCK"] = agent
+    command = "ssh -F none -o BatchMode=yes -o IdentityFile=/dev/null"
+    return {**environ, "GIT_SSH_COMMAND": command, "GIT_CONFIG_GLOBAL": "/dev/null"}
 
 
 def download(url: str, environ: Mapping[str, str], where: Position | None, what: str) -> tuple[bytes, float | None]:

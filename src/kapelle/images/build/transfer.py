@@ -155,7 +155,7 @@ def _write(writer: LayerWriter, instruction: Instruction, chosen: Chosen, how: H
         writer.content(path, text.encode(), how.owner or ROOT, how.mode)
     for fetched in chosen.fetched:
         if fetched.folder:
-            for item in copying.select(Rootfs((fetched.folder,)), ".", None, ())[0][1]:
+            for item in copying.whole(Rootfs((fetched.folder,))):
                 writer.put(item, f"{folder}/{item.to}".strip("/"), how.owner, how.mode)
         elif how.unpack_fetched and archives.is_archive(fetched.file):
             archives.extract(fetched.file, writer, folder, how.owner)
