@@ -586,6 +586,18 @@ def test_a_step_has_no_more_than_a_container_has(kap: Kap) -> None:
     assert container == f"{build}0\n"
 
 
+def test_the_hosts_network_is_for_who_consents(kap: Kap) -> None:
+    text = f"{BASE}RUN --network=host readlink /proc/self/ns/net > /net\nCMD cat /net\n"
+    dockerfile(kap, text)
+    assert "build.network: host" in kap("build").err
+    outside = os.readlink("/proc/self/ns/net")
+    for consent in ("network: host", "entitlements: [network.host]"):
+        dockerfile(kap, text, f"services: {{app: {{build: {{context: ., no_cache: true, {consent}}}}}}}\n")
+        kap.ok("build")
+        assert prints(kap).strip() == outside
+    kap.ok("build", "--allow", "network.host", ".")
+
+
 def test_a_file_mounted_read_only_can_not_be_changed_by_a_step(kap: Kap) -> None:
     dockerfile(kap, f"{BASE}RUN --mount=target=/ctx sh -c 'echo x > /ctx/f' || true\n"
                "RUN --mount=target=/ctx,rw sh -c 'echo y > /ctx/f; rm /ctx/g'\n", f="mine", g="mine")  # fmt: skip
