@@ -13,7 +13,7 @@ GROUPS = (
         "See what is there",
         ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes"),
     ),
-    ("Images", ("build", "pull", "load", "save", "commit", "export")),
+    ("Images", ("build", "buildx", "pull", "load", "save", "commit", "export")),
     ("Volumes and networks", ("volume", "network")),
     ("Before anything changes", ("config", "plan")),
     ("More", ("pause", "unpause", "autostart", "doctor", "version", "explain", "completion", "help")),
