@@ -347,6 +347,8 @@ class NativeEngine:
 
             layers = Rootfs(tuple(self.store.layer_dirs(image)))
             intent["launch"]["users"] = single.prepare(intent, layers.read)
+            if intent["launch"]["groups"]:
+                intent["notes"].append(["group_add", "this user has one group id only (kap doctor)"])
 
     def _borrowed(self, project: Project, service: Service, emit: Emit) -> tuple[list[dict[str, Any]], list[list[str]]]:
         """Mounts of other containers and of images: (to make, as shown)."""
