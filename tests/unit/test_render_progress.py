@@ -63,12 +63,15 @@ def test_plain_prints_one_line_per_change() -> None:
 def test_a_build_log_is_numbered_by_step_and_goes_to_its_own_stream() -> None:
     out, log = io.StringIO(), io.StringIO()
     lines: list[Event] = [
-        BuildOutput("app", "1/2 FROM python", cached=True),
-        BuildOutput("app", "2/2 RUN pip install x"),
-        BuildOutput("app", "2/2 RUN pip install x", "Collecting x"),
+        BuildOutput("app", "[1/2] FROM python", cached=True),
+        BuildOutput("app", "[2/2] RUN pip install x"),
+        BuildOutput("app", "[2/2] RUN pip install x", "Collecting x", seconds=0.25),
+        BuildOutput("app", "[2/2] RUN pip install x", ended="done", seconds=1.26),
     ]
     play(PlainRenderer(out, build_log=log), lines)
-    assert log.getvalue() == "#1 [app 1/2 FROM python] CACHED\n#2 [app 2/2 RUN pip install x]\n#2 Collecting x\n"
+    assert log.getvalue() == (
+        "#1 [app 1/2] FROM python\n#1 CACHED\n\n#2 [app 2/2] RUN pip install x\n#2 0.250 Collecting x\n#2 DONE 1.3s\n\n"
+    )
     assert out.getvalue() == ""
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "attach": "attach",
     "autostart": "autostart",
     "build": "build",
+    "buildx": "buildx",
     "commit": "commit",
     "completion": "completion",
     "config": "config",
@@ -72,8 +73,8 @@ COMMANDS = {
 }
 # verbs that make or remove what containers are made of: an ordinary user does it in a user namespace
 _MAKING = frozenset(
-    "attach autostart build commit cp create down export gc image images import kill load network pause pull push "
-    "restart rm rmi run save scale start stop system tag unpause up volume volumes".split()
+    "attach autostart build buildx commit cp create down export gc image images import kill load network pause pull "
+    "push restart rm rmi run save scale start stop system tag unpause up volume volumes".split()
 )
 ALIASES = {"convert": "config", "networks": "network"}
 

@@ -18,6 +18,7 @@ GROUPS = (
         (
             "image",
             "build",
+            "buildx",
             "pull",
             "push",
             "login",

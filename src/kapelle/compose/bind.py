@@ -266,6 +266,8 @@ def _build(tree: Map) -> Build:
         no_cache=tree.get("no_cache", False),
         pull=tree.get("pull", False),
         privileged=tree.get("privileged", False),
+        no_cache_filter=tuple(tree.get("no_cache_filter") or ()),
+        entitlements=tuple(tree.get("entitlements") or ()),
     )
 
 

@@ -153,6 +153,8 @@ class Build(NamedTuple):
     no_cache: bool = False
     pull: bool = False
     privileged: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
 
 
 class Service(NamedTuple):

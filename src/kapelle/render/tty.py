@@ -83,9 +83,10 @@ class TtyRenderer:
             if isinstance(event, Progress):
                 self._progress(event)
             elif isinstance(event, BuildOutput):
-                line = self._line(("service", event.service))
+                known = next((k for k in self._lines if k[0] == "service"), ("service", "image"))
+                line = self._line(("service", event.service) if event.service else known)
                 line.text = line.text or "Building"
-                line.build = event.line or f"[{event.step}]" + (" CACHED" if event.cached else "")
+                line.build = event.line or event.step + (" CACHED" if event.cached else "")
                 self._show()
             elif isinstance(event, Notice):
                 if not event.once or event.once not in self._told:

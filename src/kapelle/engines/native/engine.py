@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
@@ -128,6 +129,9 @@ class NativeEngine:
 
     def close(self) -> None:
         self.images.release()
+        building = sys.modules.get("kapelle.engines.native.buildrun")
+        if building is not None:
+            building.close_all()
         if self._held is not None:
             self._held.close()
             self._held = None
