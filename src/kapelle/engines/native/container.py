@@ -123,6 +123,7 @@ class Container:
         spec["rung"] = supervisor.rung
         made = supervisor.cgroups.create(self.id, self.intent["limits"])
         spec["cgroups"] = made.paths
+        self.status["devices"] = spec["confined"] = made.confined
         self.notes = [*made.notes, *((str(k), str(v)) for k, v in self.intent.get("notes") or ())]
         if size:
             spec["size"] = size

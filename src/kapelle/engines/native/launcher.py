@@ -168,9 +168,11 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.make_read_only(tuple(spec["read_only_paths"]))
     user = _user(spec)
     _make_cwd(spec["cwd"], user)
-    if spec["read_only"]:
+    attributes = m.MOUNT_ATTR_RDONLY if spec["read_only"] else 0
+    attributes |= 0 if spec.get("confined", True) else m.MOUNT_ATTR_NODEV  # an image may have brought nodes
+    if attributes:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        m.set_attributes(root, m.MOUNT_ATTR_RDONLY)
+        m.set_attributes(root, attributes)
         os.close(root)
 
     answer, _ = messages.receive(sync)
@@ -205,11 +207,14 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     _set_stdio(stdio, sync)
     _close_all_but([0, 1, 2, sync.fileno()])
     if terminal < 0:
-        for fd in (1, 2):  # so that the program may open /dev/stdout as its own user
-            try:
-                os.fchown(fd, user.uid, -1)
-            except OSError:
-                pass
+        for fd in (0, 1, 2):
+            if fsops.is_null(os.fstat(fd)):
+                _own_null(fd)
+            elif fd:  # so that the program may open /dev/stdout as its own user
+                try:
+                    os.fchown(fd, user.uid, -1)
+                except OSError:
+                    pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
     for name, soft, hard in rlimits.apply(spec["ulimits"]):
@@ -231,7 +236,7 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         _set_apparmor(spec["apparmor"])
     if spec["no_new_privileges"]:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-    held = frozenset(spec["caps"])
+    held = _held(spec)
     if not spec["no_new_privileges"]:
         _filter_calls(spec, held, user)
     caps.drop_bounding(held)
@@ -250,6 +255,19 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         if e.errno == errno.ENOEXEC:
             raise LaunchError(f'exec: "{args[0]}": exec format error', 126, subject=args[0]) from None
         raise LaunchError(f'exec: "{args[0]}": {(e.strerror or "").lower()}', 126, subject=args[0]) from None
+
+
+def _own_null(fd: int) -> None:
+    """The host's /dev/null becomes the container's: its mode and owner are not the container's to change."""
+    if fsops.is_null(os.lstat("/dev/null")):
+        own = os.open("/dev/null", (fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.dup2(own, fd, inheritable=True)
+        os.close(own)
+
+
+def _held(spec: Spec) -> frozenset[str]:
+    """The capabilities; no nodes are made where no rule says which may be opened."""
+    return frozenset(spec["caps"]) - (frozenset() if spec.get("confined", True) else {"CAP_MKNOD"})
 
 
 def _set_ids(user: users.User) -> None:
@@ -293,7 +311,7 @@ def _become_init(spec: Spec, sync: socket.socket) -> None:
     process.set_name("init")
     process.clear_command_line("init")
     process.prctl(process.PR_SET_DUMPABLE, 0)
-    held = frozenset(spec["caps"]) | {"CAP_KILL"}
+    held = _held(spec) | {"CAP_KILL"}
     if spec["seccomp"] is not None:
         seccomp.load(seccomp.filter_for(held))  # a profile is for the program; it need not allow what an init does
     caps.drop_bounding(held)
@@ -415,6 +433,8 @@ def _op(row: Spec) -> fsops.Op:
 
 
 def _place(op: fsops.Op, trees: dict[str, int]) -> None:
+    if fsops.is_in_proc(op.target):  # what we write to /proc must arrive in the kernel
+        raise LaunchError(f'"{op.target}" cannot be mounted because it is inside /proc', subject=op.target)
     if isinstance(op, fsops.Tmpfs):
         m.mount("tmpfs", fsops.make_target(op.target, directory=True), "tmpfs", op.flags, op.options or None)
         return
@@ -531,13 +551,13 @@ def _open_terminal(sync: socket.socket, size: Any) -> int:
     """A terminal of the container's own devpts; the master goes to the supervisor (ioctl_tty(2))."""
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, struct.pack("i", 0)))[0]
+    struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, struct.pack("i", 0)))[0]
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
     if size:
         fcntl.ioctl(master, _TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
-    if not os.path.exists("/dev/console"):
-        os.close(os.open("/dev/console", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
-        m.mount(f"/dev/pts/{number}", "/dev/console", None, m.MS_BIND)
+    if not os.path.lexists("/dev/console"):
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+        m.mount(f"/proc/self/fd/{slave}", "/dev/console", None, m.MS_BIND)
     messages.send(sync, {"at": "terminal"}, (master,))
     os.close(master)
     return slave
