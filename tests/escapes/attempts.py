@@ -130,3 +130,69 @@ MASKED = (
     "/proc/asound /proc/acpi /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list "
     "/proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"
 ).split()
+
+
+class Elsewhere(NamedTuple):
+    """What is no single try of a process: the test that shows it, as FILE::NAME."""
+
+    area: str
+    words: str
+    wall: str
+    test: str
+
+
+IMAGES = "Images and archives"
+FILES = "Files and links"
+STREAMS = "Standard streams"
+
+_FILES = "tests/scenarios/test_escapes_files.py"
+_STREAMS = "tests/scenarios/test_escapes_streams.py"
+_WALLS = "tests/scenarios/test_walls.py"
+_TAR = "tests/unit/test_images_tar.py"
+
+ELSEWHERE: tuple[Elsewhere, ...] = (
+    Elsewhere(FILES, "a link in an image as the place of a mount or a working directory", "mounts after pivot_root",
+              f"{_WALLS}::test_a_link_in_an_image_leads_no_mount_and_no_folder_out_of_the_container"),
+    Elsewhere(FILES, "a working directory /proc/self/fd/N (CVE-2024-21626)", "no descriptor of ours is open",
+              f"{_WALLS}::test_a_working_directory_in_proc_shows_nothing_of_the_host"),
+    Elsewhere(FILES, "a volume's subpath that is a link to the host", "openat2 RESOLVE_IN_ROOT",
+              "tests/scenarios/test_storage.py::test_a_volumes_subpath_leads_nowhere_else"),
+    Elsewhere(FILES, "a link planted in a volume that is filled or removed", "no link is followed",
+              f"{_FILES}::test_a_link_in_a_volume_is_not_followed_when_the_volume_is_filled_or_removed"),
+    Elsewhere(FILES, "a mount inside /proc, to catch what we write there", "refused at the start",
+              f"{_FILES}::test_nothing_is_mounted_inside_proc"),
+    Elsewhere(FILES, "/etc/passwd and /etc/group as links, pipes, endless files", "read inside the root, bounded",
+              f"{_FILES}::test_an_odd_passwd_file_neither_hangs_the_start_nor_shows_the_hosts"),
+    Elsewhere(FILES, "a folder swapped for a link while cp copies (CVE-2018-15664)", "cp works inside the root",
+              f"{_FILES}::test_a_folder_that_turns_into_a_link_during_a_copy_leads_nowhere"),
+    Elsewhere(FILES, "links and hostile archives through cp, both ways", "cp works inside the root",
+              "tests/scenarios/test_copying.py::test_hostile_archives_are_refused"),
+    Elsewhere(FILES, "links of a stopped container, read and written by cp", "cp works inside the root",
+              f"{_FILES}::test_what_a_stopped_container_left_as_links_leads_nowhere"),
+    Elsewhere(FILES, "links and pipes through export and commit", "taken as what they are",
+              f"{_FILES}::test_export_and_commit_take_links_and_devices_as_what_they_are"),
+    Elsewhere(FILES, "an image's device node where no device rules can be set", "root is nodev, no CAP_MKNOD",
+              "tests/scenarios/test_escapes.py::test_without_rules_for_devices_no_node_can_be_made_or_opened"),
+    Elsewhere(FILES, "our interpreter behind /proc/PID/exe (CVE-2019-5736)", "read-only mounts",
+              f"{_WALLS}::test_the_interpreter_behind_the_containers_lies_behind_a_read_only_mount"),
+    Elsewhere(STREAMS, "overwrite the file that is its input", "a pipe",
+              f"{_STREAMS}::test_a_file_given_as_input_is_read_and_can_not_be_written"),
+    Elsewhere(STREAMS, "read the file that takes its output", "a pipe",
+              f"{_STREAMS}::test_a_file_that_takes_the_output_gets_all_of_it_and_can_not_be_read"),
+    Elsewhere(STREAMS, "climb from a folder that is its input", "a pipe",
+              f"{_STREAMS}::test_a_folder_given_as_input_opens_no_way_up"),
+    Elsewhere(STREAMS, "change the host's /dev/null", "the container's own takes its place",
+              f"{_STREAMS}::test_the_hosts_null_device_is_not_a_containers_to_change"),
+    Elsewhere(IMAGES, "a layer's path that leads out (.., absolute, through links)", "own reader, no link followed",
+              f"{_TAR}::test_no_name_and_no_link_leads_out_of_the_layer"),
+    Elsewhere(IMAGES, "a layer's device nodes, set-uid files, owners without names", "kept, or skipped without root",
+              f"{_TAR}::test_device_nodes_are_made_only_where_root_may_and_never_fail_a_user"),
+    Elsewhere(IMAGES, "bombs: a small layer that unpacks to far more, endless headers", "bounded",
+              f"{_TAR}::test_a_bomb_is_stopped"),
+    Elsewhere(IMAGES, "sizes and checksums that lie", "refused",
+              f"{_TAR}::test_what_lies_about_itself_is_refused"),
+    Elsewhere(IMAGES, "a layer whose digest is wrong", "refused, nothing kept",
+              "tests/os/test_images_registry.py::test_a_corrupted_layer_is_refused_and_nothing_is_kept"),
+    Elsewhere(IMAGES, "a COPY through a link of the image to the host", "resolved inside the stage's root",
+              "tests/os/test_build_steps.py::test_a_copy_never_follows_a_link_of_the_image_to_the_host"),
+)  # fmt: skip
