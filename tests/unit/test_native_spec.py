@@ -97,7 +97,7 @@ def test_ports_of_a_one_off_are_not_published_unless_asked() -> None:
 def test_a_container_on_no_network_has_none() -> None:
     found = intent(Service("web", network_mode="none"))
     assert found["networks"] == []
-    assert found["launch"]["namespaces"]["net"] == "none"
+    assert found["launch"]["namespaces"]["net"] == "own"
 
 
 def test_the_default_walls_are_dockers() -> None:

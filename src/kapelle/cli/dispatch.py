@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the enumerations of signal, which cost a millisecond
 import os
 import sys
 from collections.abc import Iterable
@@ -106,6 +107,8 @@ COMMON_FLAGS = (
 def run(words: list[str]) -> int:
     """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
     context: Context | None = None
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_IGN:  # as a script's shell gives it to what it starts with &
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     try:
         options = parse(GLOBAL_FLAGS, words, stop_at_first=True)
         from kapelle.cli.context import Context

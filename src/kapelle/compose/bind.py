@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from kapelle.compose import units
@@ -124,7 +124,8 @@ def service(
         dns_search=tuple(tree.get("dns_search") or ()),
         dns_opt=tuple(tree.get("dns_opt") or ()),
         extra_hosts=_hosts(tree.get("extra_hosts")),
-        links=tuple((link.split(":")[0], link.split(":")[-1]) for link in tree.get("links") or ()),
+        links=_links(tree.get("links")),
+        external_links=_links(tree.get("external_links")),
         mac_address=tree.get("mac_address", ""),
         sysctls=_pairs(tree.get("sysctls")),
         ulimits=_ulimits(tree.get("ulimits")),
@@ -409,6 +410,11 @@ def _ulimits(tree: Any) -> tuple[Ulimit, ...]:
         Ulimit(name, v, v) if isinstance(v, int) else Ulimit(name, v.get("soft", 0), v.get("hard", 0))
         for name, v in (tree or {}).items()
     )
+
+
+def _links(rows: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """`NAME` and `NAME:ALIAS`."""
+    return tuple((row.partition(":")[0], row.rpartition(":")[2]) for row in rows or ())
 
 
 def _hosts(rows: Any) -> Pairs:

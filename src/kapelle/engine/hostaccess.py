@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.engine.support import place_of
 from kapelle.events import Notice
+from kapelle.light import NamedTuple
 from kapelle.model.service import Service
 
 _ROOT_ALIKE = "which is as good as being {who} on this host"

@@ -115,6 +115,34 @@ def is_same(pid: int, started: int) -> bool:
     return pid > 0 and start_time(pid) == started and state_of(pid) not in ("Z", "X", "")
 
 
+def in_namespace_of(pid: int) -> list[int]:
+    """All processes in the pid namespace of `pid`, as far as we may look; [] when it has ended."""
+    try:
+        space = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
+                found.append(int(name))
+        except OSError:
+            continue  # it ended, or is not ours to look at
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process (proc_pid_task_tid_children(5)); [] when it has ended."""
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as f:
+                found += [int(word) for word in f.read().split()]
+    except OSError:
+        pass
+    return found
+
+
 def blocked_caught_ignored(pid: int) -> tuple[int, int, int]:
     """Signal masks SigBlk, SigCgt, SigIgn of a process (proc_pid_status(5)); bit N-1 is signal N."""
     masks = {"SigBlk": 0, "SigCgt": 0, "SigIgn": 0}

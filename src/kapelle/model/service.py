@@ -7,9 +7,10 @@ NamedTuples, because they import five times faster than frozen dataclasses (DESI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import Position
+from kapelle.light import NamedTuple
 
 
 class Port(NamedTuple):
@@ -212,6 +213,7 @@ class Service(NamedTuple):
     dns_opt: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address (or host-gateway)
     links: tuple[tuple[str, str], ...] = ()  # service, alias
+    external_links: tuple[tuple[str, str], ...] = ()  # container of any project, alias
     mac_address: str = ""
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[Ulimit, ...] = ()

@@ -7,11 +7,11 @@ end everything. What can't be set is told: `create` answers with the keys and th
 from __future__ import annotations
 
 import os
-import signal
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.engines.native import cgroup_tree as tree
-from kapelle.engines.native import devices, limits
+from kapelle.engines.native import devices, limits, pausing
+from kapelle.light import NamedTuple
 
 Note = tuple[str, str]  # (compose key, why it is not honoured)
 
@@ -126,13 +126,13 @@ class ProjectCgroups:
         return 0
 
     def freeze(self, container_id: str, pid: int) -> None:
-        """Stop all its processes (pause). Without a freezer: its first process alone."""
+        """Stop all its processes (pause), by signals where there is no freezer."""
         if not self._freezer(container_id, "1", "FROZEN"):
-            os.kill(pid, signal.SIGSTOP)
+            pausing.stop(pid)
 
     def thaw(self, container_id: str, pid: int) -> None:
         if not self._freezer(container_id, "0", "THAWED"):
-            os.kill(pid, signal.SIGCONT)
+            pausing.go_on(pid)
 
     def _freezer(self, container_id: str, v2: str, v1: str) -> bool:
         for path in self.of(container_id):

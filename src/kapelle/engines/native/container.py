@@ -339,7 +339,8 @@ class Container:
             self.status["health"] = ""
         self.save()
         self.supervisor.event(self, "start")
-        self._answer_start({"ok": True, "status": self.status, "notes": self.notes})
+        warnings = self.supervisor.warnings()
+        self._answer_start({"ok": True, "status": self.status, "notes": self.notes, "warnings": warnings})
 
     def _start_failed(self, error: dict[str, Any]) -> None:
         self.start_error = None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from kapelle.engines.native import dnswire as wire
 from kapelle.engines.native.loop import Loop
+from kapelle.light import NamedTuple
 
 ADDRESS = ("127.0.0.11", 53)
 _BURST = 32  # questions served per turn of one socket, so that one asker can't hold the others up
@@ -34,7 +34,12 @@ class Names:
         self._names: dict[str, dict[str, dict[str, tuple[bytes, ...]]]] = {}  # network → name → container → addresses
         self._reverse: dict[str, str] = {}  # "2.0.18.172.in-addr.arpa" → name
         self._known: set[str] = set()  # names that stopped containers had, or that the project's services have
+        self._links: dict[str, dict[str, str]] = {}  # container → what it alone calls others → their name
         self.generation = 0
+
+    def link(self, asker: str, links: Iterable[tuple[str, str]]) -> None:
+        """(name, alias) pairs: the asker may call `name` by `alias`, too."""
+        self._links[asker] = {alias.lower(): name.lower() for name, alias in links if alias != name}
 
     def know(self, names: Iterable[str]) -> None:
         """Names that belong to the project whether or not anybody answers to them now."""
@@ -62,6 +67,7 @@ class Names:
 
     def remove(self, container: str) -> None:
         """Its names answer no more; they stay known."""
+        self._links.pop(container, None)
         for home in self._homes.pop(container, ()):
             table = self._names.get(home.network, {})
             for name in [n for n, owners in table.items() if container in owners]:
@@ -75,6 +81,7 @@ class Names:
     def addresses(self, asker: str, name: str) -> tuple[bytes, ...] | None:
         """Packed addresses of a name as `asker` sees it; () when it is known and nobody has it; None when unknown."""
         homes = self._homes.get(asker, ())
+        name = self._links.get(asker, {}).get(name, name)
         found: dict[bytes, None] = {}
         for home in homes:
             for addresses in self._names.get(home.network, {}).get(name, {}).values():

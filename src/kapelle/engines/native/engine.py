@@ -6,7 +6,6 @@ Creating is done here (files only), starting and what follows by the project's s
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import socket
 import time
@@ -147,6 +146,8 @@ class NativeEngine:
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
+        from kapelle.engines.native import network_options
+
         network = step.network
         emit(Progress("network", network.name, "Creating", because=step.because))
         if network.driver not in ("", "bridge"):
@@ -159,7 +160,7 @@ class NativeEngine:
         files.make_directory(self.paths.networks)
         record = {
             "name": network.name,
-            "id": secrets.token_hex(32),
+            "id": os.urandom(32).hex(),
             "project": project.name,
             "key": network.key,
             "driver": "bridge",
@@ -181,6 +182,9 @@ class NativeEngine:
             "config_hash": network.config_hash,
         }
         files.write_json(f"{self.paths.networks}/{network.name}.json", record, sync=True)
+        for key, why in network_options.not_honoured(network):
+            text = f'network "{network.key}": {key} is not honoured: {why}'
+            emit(Notice(text, where=network.where, once=f"network:{network.name}:{key}"))
         emit(Progress("network", network.name, "Created", "done"))
 
     def _remove_network(self, step: steps.RemoveNetwork, project: Project, emit: Emit) -> None:
@@ -262,7 +266,7 @@ class NativeEngine:
                 f"image {reference} is not here", where=service.where.get("image"), hint=f"kap pull {service.name}"
             )
         self._refuse_name_of_another(step)
-        container_id = secrets.token_hex(32)
+        container_id = os.urandom(32).hex()
         directory = self.paths.container(project.name, container_id)
         data = self.paths.container_data(container_id)
         made: list[str] = []
@@ -562,6 +566,7 @@ class NativeEngine:
             if e.where is None and service is not None:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
+            e.exit_code = 1  # the program's 126 or 127 is the container's
             raise
         self._tell_notes(answer, service, emit)
         try:
@@ -578,6 +583,8 @@ class NativeEngine:
         if service is not None:
             for notice in notes.of(service, answer.get("notes") or ()):
                 emit(notice)
+        for text in answer.get("warnings") or ():
+            emit(Notice(text, once=f"network:{text}"))
 
     def _pre_start(self, project: Project, service: Service, container: Container, emit: Emit) -> None:
         from kapelle.engines.native import prestart

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from kapelle.engines.native import cgroup_tree, devices, given_devices, limit_checks, limits, mode_checks, security
+from kapelle.engines.native import (
+    address_checks,
+    cgroup_tree,
+    devices,
+    given_devices,
+    limit_checks,
+    limits,
+    mode_checks,
+    network_options,
+    security,
+)
 from kapelle.errors import EngineError, KapelleError
 from kapelle.model.project import Project
 from kapelle.model.service import Service
@@ -23,6 +33,7 @@ def refused(service: Service, project: Project, environ: Mapping[str, str]) -> l
             found.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP321"))
     found += limit_checks.mistakes(service, limit_checks.Machine.here())
     found += mode_checks.mistakes(service)
+    found += address_checks.mistakes(service, project)
     found += security.mistakes(service, project.working_dir)
     found += given_devices.given(service, environ)[1]
     return found
@@ -43,6 +54,10 @@ def not_honoured(service: Service) -> Iterator[KapelleError]:
 
 
 def foresee(project: Project, services: Iterable[Service], environ: Mapping[str, str]) -> Iterator[KapelleError]:
+    for network in project.networks:
+        for key, why in network_options.not_honoured(network):
+            text = f'network "{network.key}": {key} is not honoured: {why}'
+            yield EngineError(text, where=network.where, hint=f"remove {key}", code="KAP320")
     for service in services:
         yield from refused(service, project, environ)
         yield from not_honoured(service)

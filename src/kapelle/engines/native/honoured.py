@@ -8,7 +8,6 @@ from __future__ import annotations
 _SWARM = "is for swarm; docker compose ignores it too"
 
 NOT_HONOURED: dict[str, str] = {
-    "external_links": "links to containers of other projects are not made; use a network that both share",
     "logging.driver!=json-file|local": "output is kept in files here, whatever the driver",
     "cpu_count": "is for Windows containers",
     "cpu_percent": "is for Windows containers",
@@ -25,8 +24,7 @@ NOT_HONOURED: dict[str, str] = {
     "build.no_cache_filter": "stages are cached or not as a whole: build with --no-cache",
     "build.provenance": "attestations are not made",
     "build.sbom": "attestations are not made",
-    "networks.*.gw_priority": "the first network that is not internal has the default route",
-    "networks.*.link_local_ips": "link-local addresses are not set by this engine",
+    "networks.*.driver_opts": "an endpoint has no options of its own here",
     "pull_refresh_after": "images are pulled again by pull_policy or kap pull",
     "deploy.resources.reservations.generic_resources": _SWARM,
     "deploy.resources.reservations.cpus": _SWARM,

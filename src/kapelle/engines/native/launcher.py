@@ -105,14 +105,14 @@ def _reset_signals() -> None:
 def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     flags = ns.CLONE_NEWNS
     for name, flag in (("uts", ns.CLONE_NEWUTS), ("ipc", ns.CLONE_NEWIPC), ("net", ns.CLONE_NEWNET)):
-        if spec["namespaces"][name] == "own":
+        if spec["namespaces"][name] in ("own", "none"):  # ipc: none is its own, too, but without /dev/shm
             flags |= flag
-    if spec["namespaces"]["ipc"] == "none":  # its own, but without /dev/shm
-        flags |= ns.CLONE_NEWIPC
     for name, flag in (("net", ns.CLONE_NEWNET), ("ipc", ns.CLONE_NEWIPC)):
         mode = spec["namespaces"][name]
         if mode.startswith("pid:"):  # another container's
             _join_namespace(int(mode[4:]), name, flag)
+        elif mode not in ("own", "none", "host"):
+            raise LaunchError(f"there is no {name} namespace {mode}")
     for path in spec["cgroups"]:
         _enter_cgroup(path, sync)
     if spec["namespaces"].get("cgroup") != "host":

@@ -10,9 +10,9 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from kapelle.engines.native import ipam, ports, uplink
+from kapelle.engines.native import ipam, network_options, ports, uplink
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
 from kapelle.engines.native.dnsforward import Upstream, read_servers
 from kapelle.engines.native.ipam import Addresses, Subnet
@@ -23,6 +23,7 @@ from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort
@@ -34,6 +35,7 @@ _OURS = ("netns", "dns-", "port:", "out-")  # beginnings of the names of our des
 _TABLE = "kapelle"  # in the project's own namespace
 _RESOLV_CONF = "/etc/resolv.conf"
 # what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
+_LINGER = 0.5  # seconds
 _SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0\t2147483647"))
 
 
@@ -47,7 +49,7 @@ class NetworkSpec(NamedTuple):
     subnets: tuple[str, ...] = ()  # CIDR, at most one of each family
     gateways: tuple[str, ...] = ()  # one for each subnet, "" = choose
     enable_ipv6: bool = False
-    options: tuple[tuple[str, str], ...] = ()  # driver_opts: com.docker.network.driver.mtu, …bridge.enable_icc
+    options: tuple[tuple[str, str], ...] = ()  # driver_opts: see network_options
     ip_ranges: tuple[str, ...] = ()  # parts of the subnets to choose from
     reserved: tuple[str, ...] = ()  # addresses never to choose (aux_addresses)
 
@@ -63,6 +65,8 @@ class EndpointSpec(NamedTuple):
     mac: str = ""
     previous: str = ""  # the IPv4 address it had before: given again unless somebody else has it
     previous6: str = ""  # the IPv6 address, likewise
+    gateway_priority: int = 0  # the highest has the default route
+    link_local: tuple[str, ...] = ()  # further addresses, of 169.254.0.0/16 or fe80::/10
 
 
 class _Bridge:
@@ -109,6 +113,7 @@ class ProjectNetwork:
         self._loop = loop
         self._home = namespaces.open_home()  # -1 rootless: threads go to other namespaces instead
         self._networks: dict[str, _Bridge] = {}
+        self._dying: list[int] = []  # bridges of removed networks
         self._attached: dict[str, _Attachment] = {}
         self._published: dict[str, list[_Published]] = {}
         self.names = Names()
@@ -373,7 +378,22 @@ class ProjectNetwork:
             rules = [r for r in nft.rules(self._nft, _TABLE) if r.comment == f"net:{name}"]
             if rules:
                 nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle) for r in rules])
-        self._route.send((route.link_delete(bridge.index),))
+        # The kernel takes its time over a bridge (tens of milliseconds), and it goes with the namespace anyway, which
+        # ends soon after a `down`: without its addresses it is in nobody's way until then.
+        self._route.send(
+            [
+                route.address_delete(bridge.index, gateway, ipam.parse_subnet(subnet).prefix)
+                for subnet, gateway in zip(bridge.spec.subnets, bridge.spec.gateways, strict=True)
+            ]
+        )
+        self._dying.append(bridge.index)
+        self._loop.later(_LINGER, self._bury)
+
+    def _bury(self) -> None:
+        """Delete the bridges of removed networks."""
+        if self._dying:
+            self._route.send([route.link_delete(index) for index in self._dying])
+        self._dying.clear()
 
     # -- other projects on a network -----------------------------------------------------------------------------
 
@@ -430,12 +450,14 @@ class ProjectNetwork:
         endpoints: tuple[EndpointSpec, ...],
         names: tuple[str, ...] = (),
         servers: tuple[str, ...] = (),
+        links: tuple[tuple[str, str], ...] = (),
     ) -> tuple[Endpoint, ...]:
         """Give a container its interfaces, addresses, default route and name server; `lo` comes up.
 
         `servers` are asked for other names, instead of the host's. `names` answer on each of its networks besides
-        its own name, its short id and each endpoint's aliases.
-        Endpoints are taken in their order: eth0, eth1 …; the default route is the first one's that is not internal.
+        its own name, its short id and each endpoint's aliases. `links`: (name, alias) that it alone knows.
+        Endpoints are taken in their order: eth0, eth1 …; the default route is that of the highest gateway_priority,
+        of the first one's among equals, and never an internal one's.
         Called again for the same namespace it changes nothing. EngineError KAP202 (address), KAP209 (network unknown).
         """
         identity = namespaces.identity(netns_fd)
@@ -461,6 +483,7 @@ class ProjectNetwork:
             for place in found
         ]
         self.names.add(container_id, homes, name)
+        self.names.link(container_id, links)
         if found:
             udp, tcp = (socket.socket(fileno=self.fds[f"dns-{kind}:{container_id}"]) for kind in ("udp", "tcp"))
             answerer = Answerer(self.names, container_id)
@@ -519,6 +542,12 @@ class ProjectNetwork:
                 fresh.append(number)
             elif error.errno != errno.EEXIST:
                 raise error
+        for number in fresh:
+            bridge = self._networks[found[number].network]
+            if network_options.is_false(dict(bridge.spec.options), network_options.ICC):
+                near = route.link(self._route, f"v{identity:x}{bridge.spec.id[:5]}")
+                assert near is not None  # made just now
+                self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
         keys = [f"dns-{kind}:{container_id}" for kind in ("udp", "tcp")]
         sockets_missing = bool(found) and not all(key in self.fds for key in keys)
         if not fresh and not sockets_missing and found:
@@ -527,9 +556,11 @@ class ProjectNetwork:
         def equip() -> None:
             with route.open_route() as inside:
                 messages = [route.link_up(1)]
-                gateway = next((i for i, p in enumerate(found) if not self._networks[p.network].spec.internal), -1)
+                ways = [i for i, p in enumerate(found) if not self._networks[p.network].spec.internal]
+                gateway = max(ways, key=lambda i: wanted[i].gateway_priority, default=-1)
                 for number in fresh:
-                    messages += self._configure(inside, names[number], found[number], number == gateway)
+                    further = wanted[number].link_local
+                    messages += self._configure(inside, names[number], found[number], number == gateway, further)
                 inside.request(messages)
             if fresh or not found:
                 for path, value in _SYSCTLS:
@@ -540,7 +571,9 @@ class ProjectNetwork:
 
         namespaces.within(netns_fd, self._home, equip)
 
-    def _configure(self, inside: Netlink, ifname: str, place: Endpoint, gateway: bool) -> list[Message]:
+    def _configure(
+        self, inside: Netlink, ifname: str, place: Endpoint, gateway: bool, link_local: tuple[str, ...]
+    ) -> list[Message]:
         link = route.link(inside, ifname)
         if link is None:
             raise FileNotFoundError(errno.ENODEV, f"interface {ifname} is not in the container")
@@ -552,6 +585,8 @@ class ProjectNetwork:
             if text:
                 address, _, prefix = text.partition("/")
                 messages.append(route.address(index, address, int(prefix)))
+        for address in link_local:
+            messages.append(route.address(index, address, 64 if ":" in address else 16))
         messages.append(route.link_up(index))
         if gateway:
             messages.append(route.route("", 0, index, via=place.gateway))
@@ -702,6 +737,7 @@ class ProjectNetwork:
 
     def close(self) -> None:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
+        self._dying.clear()  # the namespace's end is theirs
         self._uplink.close()
         for published in (p for held in self._published.values() for p in held):
             published.proxy.close()
@@ -770,7 +806,7 @@ def _packed(place: Endpoint) -> tuple[bytes, ...]:
 
 
 def _mtu(spec: NetworkSpec, default: int) -> int:
-    wanted = dict(spec.options).get("com.docker.network.driver.mtu", "")
+    wanted = dict(spec.options).get(network_options.MTU, "")
     if not wanted:
         return default
     if not (wanted.isascii() and wanted.isdigit() and 68 <= int(wanted) <= 65535):

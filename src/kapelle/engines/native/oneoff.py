@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 
@@ -44,8 +45,9 @@ def start(
     assert sock is not None  # it is started when there is none
     try:
         client.checked(answer)
-    except EngineError:
+    except EngineError as e:
         sock.close()
+        e.exit_code = 1  # the program's 126 or 127 is the container's
         raise
     for fd in fds[1:]:
         os.close(fd)

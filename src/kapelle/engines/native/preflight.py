@@ -36,6 +36,7 @@ def check(
     for service in {s.name: s for s in creating.values()}.values():
         mistakes += _bind_sources(service, project)
         mistakes += foresight.refused(service, project, environ)
+        mistakes += _network_mode(service, project, paths)
     choices, taken = _ports(paths, wanted, project, auto=auto_ports)
     mistakes += taken
     if len(mistakes) == 1:
@@ -47,6 +48,23 @@ def check(
             if mount.type == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, exist_ok=True)
     return choices
+
+
+def _network_mode(service: Service, project: Project, paths: Paths) -> list[KapelleError]:
+    """network_mode may name a network, which has to be there."""
+    mode = service.network_mode
+    if mode in ("", "bridge", "default", "host", "none") or mode.startswith(("service:", "container:")):
+        return []
+    if any(n.name == mode for n in project.networks) or os.path.exists(f"{paths.networks}/{mode}.json"):
+        return []
+    return [
+        EngineError(
+            f'service "{service.name}": network {mode} not found',
+            where=service.where.get("network_mode"),
+            hint=f"kap network create {mode}, or one of host, none, service:NAME, container:NAME",
+            code="KAP306",
+        )
+    ]
 
 
 def _bind_sources(service: Service, project: Project) -> list[KapelleError]:

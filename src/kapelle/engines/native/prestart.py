@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kapelle.errors import EngineError
@@ -38,7 +38,8 @@ def forget(engine: NativeEngine, project: str, service: str, number: int) -> Non
     for name in names:
         of, _, replica = name.removesuffix(".json").rsplit("-", 2)
         if of == service and (not rest or replica == str(number)):
-            os.unlink(f"{folder}/{name}")
+            with suppress(FileNotFoundError):  # replicas are removed side by side
+                os.unlink(f"{folder}/{name}")
 
 
 def run(engine: NativeEngine, project: Project, service: Service, container: Container, emit: Emit) -> None:
@@ -90,7 +91,7 @@ def _run(
             engine.perform(steps.RemoveContainer(name, service.name, "of an earlier run", force=True), project, emit)
     engine.perform(
         steps.CreateContainer(
-            once, name, number, f"pre_start of {service.name}", oneoff=True, slug=secrets.token_hex(32),
+            once, name, number, f"pre_start of {service.name}", oneoff=True, slug=os.urandom(32).hex(),
             use_aliases=False, publish=False,
         ),
         project,

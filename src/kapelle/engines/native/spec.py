@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from kapelle.engines.native import limits, security
+from kapelle.engines.native import limits, network_options, security
 from kapelle.engines.native.cdi import Edits
 from kapelle.images.types import Image
+from kapelle.light import NamedTuple
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
 from kapelle.model.project import Project
@@ -56,6 +57,7 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
     held = caps.effective_set(service.cap_add, service.cap_drop, privileged)
     raw_paths = privileged or walls.raw_paths
     mounts = _mounts(service, inputs)
+    networks = _networks(project, service, inputs)
     return {
         "version": 1,
         "id": inputs.id,
@@ -79,8 +81,9 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
         "stop_timeout": 10.0 if service.stop_grace_period is None else service.stop_grace_period,
         "healthcheck": health(service.healthcheck, config.get("Healthcheck"), service.probe),
         "network_mode": service.network_mode,
-        "networks": _networks(project, service, inputs),
-        "ports": _ports(service) if inputs.publish and namespaces["net"] == "own" else [],
+        "networks": networks,
+        "ports": _ports(service, network_options.binding(project, service)) if inputs.publish and networks else [],
+        "links": [list(pair) for pair in (*service.links, *service.external_links)],
         "extra_hosts": [list(pair) for pair in service.extra_hosts],
         "dns": list(service.dns),
         "dns_search": list(service.dns_search),
@@ -207,8 +210,9 @@ def _namespaces(service: Service, inputs: Inputs) -> Namespaces:
             return f"container:{inputs.containers[value.removeprefix('service:')]}"
         return value
 
+    net = mode(service.network_mode)
     return {
-        "net": mode(service.network_mode, own=("", "bridge", "default")),
+        "net": net if net == "host" or net.startswith("container:") else "own",  # else its own, on which networks ever
         "ipc": mode(service.ipc),
         "pid": mode(service.pid),
         "uts": mode(service.uts),
@@ -217,10 +221,14 @@ def _namespaces(service: Service, inputs: Inputs) -> Namespaces:
 
 
 def _networks(project: Project, service: Service, inputs: Inputs) -> list[dict[str, Any]]:
-    if service.network_mode not in ("", "bridge", "default"):
+    mode = service.network_mode
+    if mode in ("host", "none") or mode.startswith(("service:", "container:")):
         return []
     names = {n.key: n.name for n in project.networks}
     attachments = sorted(service.networks, key=lambda a: (-a.priority, a.network))
+    if mode not in ("", "bridge", "default"):
+        attachments = [NetworkAttachment(mode)]  # a network that is there, by its name
+        names = {}
     common = [service.name] if inputs.use_aliases else []
     rows = []
     for a in attachments or [NetworkAttachment("default")]:
@@ -233,18 +241,20 @@ def _networks(project: Project, service: Service, inputs: Inputs) -> list[dict[s
                 "ipv6": a.ipv6_address,
                 "mac": a.mac_address or service.mac_address,
                 "ifname": a.interface_name,
+                "gateway_priority": a.gw_priority,
+                "link_local": list(a.link_local_ips),
             }
         )
     return rows
 
 
-def _ports(service: Service) -> list[dict[str, Any]]:
+def _ports(service: Service, address: str) -> list[dict[str, Any]]:
     rows = []
     for p in service.ports:
         first, _, last = p.published.partition("-")
         rows.append(
             {
-                "host_ip": p.host_ip,
+                "host_ip": p.host_ip or address,
                 "published": int(first or 0),
                 "published_end": int(last or first or 0),
                 "target": p.target,

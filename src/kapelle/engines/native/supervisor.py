@@ -500,6 +500,8 @@ class Supervisor:
                     mac=row["mac"],
                     previous=before.ipv4 if before else "",
                     previous6=before.ipv6 if before else "",
+                    gateway_priority=int(row.get("gateway_priority", 0)),
+                    link_local=tuple(row.get("link_local", ())),
                 )
             )
         shared = [row["network"] for row in container.intent["networks"] if self.shared.get(row["network"])]
@@ -508,7 +510,12 @@ class Supervisor:
                 locks.enter_context(sharing.locked(self.paths, name))
                 network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
             endpoints = network.attach(
-                container.id, container.intent["name"], netns, tuple(wanted), (), tuple(container.intent["dns"])
+                container.id,
+                container.intent["name"],
+                netns,
+                tuple(wanted),
+                servers=tuple(container.intent["dns"]),
+                links=tuple((name, alias) for name, alias in container.intent.get("links", ())),
             )
             if shared:
                 container.status["networks"] = [list(e) for e in endpoints]
@@ -591,6 +598,10 @@ class Supervisor:
             self._sync_fds()
             near = {p for row in container.intent["networks"] for p in self.shared.get(row["network"], ())}
             self.loop.later(0, lambda: sharing.tell(self.paths, sorted(near)))  # once its end is written down
+
+    def warnings(self) -> list[str]:
+        """What does not work here for the whole project, as sentences."""
+        return [] if self.network is None else self.network.warnings
 
     def host_gateway(self) -> str:
         """The address under which containers reach the host; "" while there is no network."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
 from kapelle.engines.native.cgroups import ProjectCgroups
+from kapelle.light import NamedTuple
+from kapelle.linux import process
 from kapelle.plan.observed import Container
 
 _NO_LIMIT = 1 << 60
@@ -32,7 +33,7 @@ def of(container: Container, groups: ProjectCgroups) -> Usage:
     now = time.monotonic()
     if not container.pid or container.status not in ("running", "paused"):
         return Usage(now, 0.0, 0, 0, 0, 0, 0, 0, 0)
-    processes = _processes(container.pid)
+    processes = process.in_namespace_of(container.pid)
     cpu, resident, read, written = _sum(processes)
     folders = groups.of(container.id)
     memory, limit = _memory(folders)
@@ -56,23 +57,7 @@ def _machine_memory() -> int:
         return int(f.readline().split()[1]) << 10
 
 
-def _processes(pid: int) -> list[str]:
-    """The numbers of all processes in the pid namespace of `pid`."""
-    found = []
-    try:
-        space = os.stat(f"/proc/{pid}/ns/pid").st_ino
-    except OSError:
-        return []
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
-                found.append(name)
-        except OSError:
-            continue  # it ended, or is not ours to look at
-    return found
-
-
-def _sum(processes: list[str]) -> tuple[float, int, int, int]:
+def _sum(processes: list[int]) -> tuple[float, int, int, int]:
     """CPU seconds (of ended children too), resident bytes, bytes read and written of storage."""
     ticks, pages, read, written = 0, 0, 0, 0
     for name in processes:

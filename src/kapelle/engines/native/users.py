@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 _LONGEST = 1 << 22  # bytes read of a file
 _LAST = 2**31 - 1  # the highest id there is for Docker
