@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kapelle.light import NamedTuple
-
 from kapelle.errors import StateError
+from kapelle.light import NamedTuple
 
 
 class Paths(NamedTuple):
