@@ -70,6 +70,7 @@ def world(kap_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     command = json.dumps(["sh", "-c", f"{' '.join(_PROBE)}; exec sleep 1000"])
     kap.file(
         f"services:\n  a: {_service(place)}\n  i: {_service(place, ', init: true')}\n"
+        f"  m: {_service(place, ', x-kap-map-user: 1000:1000')}\n"
         f"  none: {_service(place, ', privileged: true, pid: host')}\n"
         f"  up: {_service(place, f', command: {command}')}\n"
     )
@@ -132,6 +133,11 @@ def under_init(world: World) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
+def mapped(world: World) -> dict[str, str]:
+    return _tried(world, "run", "--rm", "-T", "m")
+
+
+@pytest.fixture(scope="module")
 def by_exec(world: World, by_up: dict[str, str]) -> dict[str, str]:
     return _tried(world, "exec", "-T", "up")
 
@@ -154,6 +160,11 @@ def test_a_process_under_our_small_init_is_refused(attempt: Attempt, under_init:
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda a: a.name)
 def test_a_process_of_exec_is_refused(attempt: Attempt, by_exec: dict[str, str]) -> None:
     assert by_exec[attempt.name] == "", attempt.words
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda a: a.name)
+def test_a_process_whose_user_is_mapped_is_refused(attempt: Attempt, mapped: dict[str, str]) -> None:
+    assert mapped[attempt.name] == "", attempt.words
 
 
 # What comes through where the walls are taken away: these tries do what they say.
