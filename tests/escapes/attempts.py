@@ -193,6 +193,8 @@ ELSEWHERE: tuple[Elsewhere, ...] = (
               f"{_TAR}::test_what_lies_about_itself_is_refused"),
     Elsewhere(IMAGES, "a layer whose digest is wrong", "refused, nothing kept",
               "tests/os/test_images_registry.py::test_a_corrupted_layer_is_refused_and_nothing_is_kept"),
+    Elsewhere(IMAGES, "a RUN of a Dockerfile that looks for more than a container has", "launched as one",
+              f"{_FILES}::test_a_run_of_a_build_has_no_more_than_a_container"),
     Elsewhere(IMAGES, "a COPY through a link of the image to the host", "resolved inside the stage's root",
               "tests/os/test_build_steps.py::test_a_copy_never_follows_a_link_of_the_image_to_the_host"),
 )  # fmt: skip

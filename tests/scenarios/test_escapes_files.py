@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import wait_until
+from tests.escapes.attempts import CAPABILITIES
 from tests.scenarios.conftest import Kap
 
 
@@ -143,3 +144,27 @@ def test_a_link_in_a_volume_is_not_followed_when_the_volume_is_filled_or_removed
     assert "kept" not in kap("run", "--rm", "-T", "b").out
     kap.ok("down", "-v")
     assert [p.name for p in outside.iterdir()] == ["kept"]
+
+
+def test_a_run_of_a_build_has_no_more_than_a_container(kap: Kap) -> None:
+    look = (
+        "grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; ls /proc/self/fd; "
+        "mount -t tmpfs x /mnt || echo no mount; echo x > /proc/sys/kernel/core_pattern || echo no setting; "
+        "cat /proc/keys | wc -c; mknod /d b 7 0 && cat /d || echo no disk; "
+        "[ -e {canary} ] && echo CANARY; cat /proc/1/comm"
+    )
+    canary = kap.folder / "canary"
+    canary.write_text("")
+    kap.file("canary\n", ".dockerignore")
+    kap.file(f"FROM busybox\nRUN ({look.replace('{canary}', str(canary))}) > /told 2>/dev/null\n", "Dockerfile")
+    kap.file("services:\n  a: {build: ., command: [cat, /told]}\n")
+    kap.ok("build", timeout=200)
+    told = kap.ok("run", "--rm", "-T", "a").out.split("\n")
+    sets = {row.split(":\t")[0]: row.split(":\t")[1] for row in told if ":\t" in row}
+    assert {k: int(v, 16) for k, v in sets.items() if k.startswith("Cap")} == {
+        "CapInh": 0, "CapPrm": CAPABILITIES, "CapEff": CAPABILITIES, "CapBnd": CAPABILITIES, "CapAmb": 0,
+    }  # fmt: skip
+    assert sets["Seccomp"] == "2"
+    assert {row for row in told if row.isdigit()} <= {"0", "1", "2", "3"}
+    assert {"no mount", "no setting", "no disk", "0"} <= set(told)
+    assert "CANARY" not in told
