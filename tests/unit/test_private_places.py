@@ -10,7 +10,7 @@ import pytest
 
 from kapelle.cli import report
 from kapelle.errors import StateError
-from kapelle.state import paths
+from kapelle.state import paths, store
 
 
 @pytest.fixture
@@ -55,3 +55,22 @@ def test_a_report_of_a_defect_keeps_no_values(tmp_path: Path) -> None:
     assert "PASSWORD" in text
     assert "very-secret" not in text
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_folder_that_somebody_still_writes_to_is_removed_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    empty, left = store._empty, [3]
+
+    def slow(fd: int) -> None:
+        empty(fd)
+        if left[0]:
+            left[0] -= 1
+            (folder / f"late{left[0]}").write_text("")
+
+    store._empty = slow
+    try:
+        store.remove_tree(str(folder))
+    finally:
+        store._empty = empty
+    assert not folder.exists()
