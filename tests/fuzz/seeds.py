@@ -11,6 +11,7 @@ _ELSEWHERE = {
     "yaml": "tests/golden/compose/a*/compose.yaml",
     "env_file": "tests/golden/compose/dotenv-*/.env",
     "docker_file": "examples/**/Dockerfile",
+    "copied": "tests/fuzz/corpus/tar/*",
 }
 
 

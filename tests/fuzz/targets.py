@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 
 from kapelle.compose import document, dotenv, interpolate
-from kapelle.engines.native import dnswire
+from kapelle.engines.native import dnswire, transfer
 from kapelle.errors import KapelleError
 from kapelle.images import auth, manifests, reference
 from kapelle.images.build import dockerfile, expand, ignore
@@ -96,6 +97,21 @@ def tar(data: bytes) -> None:
         assert os.listdir(folder) == ["layer"]
 
 
+def copied(data: bytes) -> None:
+    """What `kap cp - SERVICE:PATH` is given."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        os.mkdir(f"{folder}/into")
+        try:
+            transfer.unpack(io.BytesIO(data), f"{folder}/into", raw=True)
+        except KapelleError:
+            pass
+        except OSError as e:
+            if not e.errno:
+                raise
+        assert os.listdir(folder) == ["into"]
+        os.chmod(f"{folder}/into", 0o700)
+
+
 def dns_query(data: bytes) -> None:
     query = dnswire.read_query(data)
     if query is not None:
@@ -153,7 +169,7 @@ def seccomp(data: bytes) -> None:
 TARGETS: Mapping[str, Target] = {
     f.__name__: f
     for f in (
-        yaml, interpolation, env_file, docker_file, expansion, docker_ignore, tar, dns_query, dns_reply,
+        yaml, interpolation, env_file, docker_file, expansion, docker_ignore, tar, copied, dns_query, dns_reply,
         netlink_answer, registry_manifest, registry_words, seccomp,
     )
 }  # fmt: skip

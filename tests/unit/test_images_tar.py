@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.engines.native import transfer
+from kapelle.errors import KapelleError
 from kapelle.images import tarread
 from kapelle.images.tarread import Stream, TarError
 from kapelle.images.unpack import Unpacked, Unpacker
@@ -192,3 +194,9 @@ def test_a_time_and_an_attribute_of_pax_are_bounded_too(tmp_path: Path) -> None:
             unpack(tmp_path / str(number), archive(member("a", data=b"x", pax_headers=headers)))
         except TarError:
             pass
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive" * 100, b"\x1f\x8b" + bytes(600)], ids=range(3))
+def test_what_is_no_archive_is_said_by_cp(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(KapelleError, match="not a tar archive"):
+        transfer.unpack(io.BytesIO(data), str(tmp_path), raw=True)
