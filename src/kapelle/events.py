@@ -45,7 +45,10 @@ class BuildOutput(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """A line of a container's output. `time` is nanoseconds since the epoch; `text` has no line end."""
+    """A line of a container's output, or several that came together. `time` is nanoseconds since the epoch.
+
+    `text` has no line end; between several lines there is one each.
+    """
 
     container: str
     service: str

@@ -166,6 +166,8 @@ class Unpacker:
                 return
             raise TarError(f"the archive's entry {_name(entry.name)} would replace the layer itself")
         name = parts[-1]
+        if parts[0].startswith(_AUFS) and parts[0] != _OPAQUE:
+            return
         if name.startswith(_WHITEOUT):
             self._mark(parts, name)
             return

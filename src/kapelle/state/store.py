@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from _thread import get_ident
 from typing import Any
 
 from kapelle.errors import StateError
@@ -31,7 +32,7 @@ def make_directory(path: str, mode: int = 0o700) -> None:
 def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
     """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
     data = json.dumps(value, separators=(",", ":")).encode()
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}-{get_ident()}.tmp"  # threads may write the same file
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:

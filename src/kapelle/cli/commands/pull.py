@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from kapelle.model.service import Service
 
 NAME = "pull"
-HELP = "pull images"
-ARGUMENTS = "[SERVICE...]"
+HELP = "pull images of services, or an image by its name"
+ARGUMENTS = "[SERVICE...] | IMAGE"
 FLAGS = (
     Flag("--ignore-buildable", help="skip services that have a build section"),
     Flag("--ignore-pull-failures", help="carry on after a failed pull"),
@@ -26,6 +26,11 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    if args.rest:
+        from kapelle.cli.commands import image, push
+
+        if push.looks_like_image(context, args.rest):
+            return max(image.pull_one(context, name, quiet=bool(args.quiet)) for name in args.rest)
     from kapelle.plan import order
     from kapelle.plan.graph import Builder
     from kapelle.plan.steps import PullImage

@@ -123,7 +123,11 @@ class NativeEngine:
     def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
+    def rest(self) -> None:
+        self.images.release()
+
     def close(self) -> None:
+        self.images.release()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -242,13 +246,19 @@ class NativeEngine:
         self.store.untag(step.image)
         after = self.store.find(image.id)
         if after is not None and not after.names:
-            self.store.remove(image.id)
+            from kapelle.engines.native.layer_users import layers_in_use
+
+            self.store.remove(image.id, lambda: layers_in_use(self.paths))
         emit(Progress("image", step.image, "Removed", "done"))
 
     # ---- containers ----------------------------------------------------------------------------------------
 
     def _create(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
+        with self.store.using():  # from the look at the image to the intent that names its layers
+            self._create_over_layers(step, project, emit)
+
+    def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
@@ -344,6 +354,8 @@ class NativeEngine:
 
             layers = Rootfs(tuple(self.store.layer_dirs(image)))
             intent["launch"]["users"] = single.prepare(intent, layers.read)
+            if intent["launch"]["groups"]:
+                intent["notes"].append(["group_add", "this user has one group id only (kap doctor)"])
 
     def _borrowed(self, project: Project, service: Service, emit: Emit) -> tuple[list[dict[str, Any]], list[list[str]]]:
         """Mounts of other containers and of images: (to make, as shown)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from threading import Lock
 
@@ -26,6 +27,7 @@ class ImageSource:
         self._resolved: dict[str, Image] = {}
         self._locks: dict[str, Lock] = {}
         self._guard = Lock()
+        self._held: int | None = None  # the store, in use
 
     def resolved(self, reference: str) -> Image | None:
         """The image this command has already found or made for a reference."""
@@ -47,8 +49,22 @@ class ImageSource:
         with lock:
             found = self._resolved.get(reference)
             if found is None:
+                self._hold()
                 found = self._resolved[reference] = self._fetch(reference, emit, policy, platform, project)
             return found
+
+    def _hold(self) -> None:
+        """Keep collectors away until a container has been made of what was fetched."""
+        with self._guard:
+            if self._held is None:
+                self._held = self.store.hold()
+
+    def release(self) -> None:
+        """What was fetched has its container by now, or is not wanted any more."""
+        with self._guard:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
 
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
         from kapelle.images.mirrors import settings
@@ -108,7 +124,7 @@ class ImageSource:
             secrets=self._secrets(service, project),
         )
         policy = "always" if options.pull else "missing"
-        with BuildRunner(self.paths) as run:
+        with self.store.using(), BuildRunner(self.paths) as run:  # layers of steps have no image yet
             image = builder.build(
                 options,
                 self.store,

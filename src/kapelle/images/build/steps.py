@@ -356,9 +356,9 @@ def _put_download(
 
 
 def _download(context: Context, url: str, instruction: Instruction) -> bytes:
-    from kapelle.images import proxies, registry
+    from kapelle.images import proxies, wire
 
-    pool = registry.open_pool(proxies.for_url(url, context.environ) or "", context.environ)
+    pool = wire.open_pool(proxies.for_url(url, context.environ) or "", context.environ)
     try:
         answer = pool.request("GET", url, timeout=60, retries=2)
     except Exception as e:
