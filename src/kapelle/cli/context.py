@@ -54,6 +54,7 @@ class Context:
         if options.host_settings:
             self.environ = {**self.environ, "KAP_HOST_SETTINGS": "1"}
         self.paths = places.find(self.environ)
+        places.guard(self.paths)
         self._loaded: dict[tuple[str, ...], Loaded] = {}
         self._engine: Engine | None = None
         self._renderer: Renderer | None = None

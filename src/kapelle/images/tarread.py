@@ -231,6 +231,8 @@ class Reader:
             elif key == b"mtime":
                 mtime = _time(value)
             elif key.startswith(_XATTR):
+                if b"\0" in key or len(key) == len(_XATTR):
+                    raise TarError("an extended attribute in the archive has no proper name", why=_show(key))
                 xattrs.append((key[len(_XATTR) :], value))
         if size < 0:
             raise TarError("a file in the archive has a negative size")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, secretplace, spec, stopping, volumes
+from kapelle.engines.native import client, mapping, messages, records, removal, secretplace, spec, stopping, volumes
 from kapelle.engines.native.cdi import Edits
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
@@ -317,6 +317,7 @@ class NativeEngine:
                     remove_on_exit=step.remove_on_exit,
                     containers=self._sharing(project, service),
                     given=self._given(service),
+                    caller=mapping.caller(os.environ) if service.map_user else (0, 0),
                 ),
             )
             self._place_borrowed(intent, borrowed, shown)
