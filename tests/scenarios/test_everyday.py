@@ -238,3 +238,18 @@ def test_projects_on_one_external_network_reach_each_other_by_name(kap: Kap, tmp
         other("down", "-t", "0")
         kap("down", "-t", "0")
         kap.ok("network", "rm", shared)
+
+
+def test_a_service_that_is_named_turns_its_profiles_on(kap: Kap) -> None:
+    kap.file(
+        "services:\n  always: {image: busybox, command: sleep 1000, init: true}\n"
+        "  job: {image: busybox, command: 'true', profiles: [batch]}\n"
+        "  work:\n    image: busybox\n    command: sleep 1000\n    init: true\n    profiles: [batch, more]\n"
+        "    depends_on: {job: {condition: service_completed_successfully}}\n"
+        "  other: {image: busybox, command: sleep 1000, profiles: [more]}\n"
+    )
+    kap.ok("up", "-d", "work")
+    states = {row["Service"]: row["State"] for row in kap.ps().values()}
+    assert states == {"job": "exited", "work": "running"}
+    assert kap.ok("run", "--rm", "-T", "work", "echo", "ran").out == "ran\n"
+    kap.ok("--profile", "*", "down", "-t", "0")

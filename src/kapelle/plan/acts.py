@@ -110,14 +110,14 @@ def kill(observed: Observed, targets: Sequence[str] = (), signal: str = "SIGKILL
 
 def pause(observed: Observed, targets: Sequence[str] = ()) -> Plan:
     return _each(
-        (c for c in chosen(observed, targets) if c.status == "running"),
+        (c for c in chosen(observed, targets) if c.status in ("running", "paused")),  # a paused one is an error
         lambda c: steps.PauseContainer(c.name, c.service, "pause"),
     )
 
 
 def unpause(observed: Observed, targets: Sequence[str] = ()) -> Plan:
     return _each(
-        (c for c in chosen(observed, targets) if c.status == "paused"),
+        (c for c in chosen(observed, targets) if c.status in ("running", "paused")),  # a running one is an error
         lambda c: steps.UnpauseContainer(c.name, c.service, "unpause"),
     )
 

@@ -34,9 +34,9 @@ def run(context: Context, args: Args) -> int:
         if not doomed:
             context.stderr.write("No stopped containers\n")
             return 0
-        if not args.force and not context.dry_run:
+        if not context.dry_run:
             context.stdout.write(f"Going to remove {', '.join(doomed)}\n")
-            if not common.confirmed(context, "Are you sure?"):
+            if not args.force and not common.confirmed(context, "Are you sure?"):
                 return 0
         context.run_plan(plan, common.project_for_labels(context, observed))
     return 0
