@@ -6,7 +6,7 @@ Raised where the facts are known, printed once (``render.errors``), turned into 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from kapelle.light import NamedTuple
 
 
 class Position(NamedTuple):

@@ -6,9 +6,9 @@ The schema is versioned: `--progress json` and the project's events file carry `
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from kapelle.errors import Position
+from kapelle.light import NamedTuple
 
 SCHEMA = 1
 

@@ -14,7 +14,7 @@ from kapelle.engine.fake import Behaviour, FakeEngine
 from kapelle.errors import KapelleError
 from kapelle.events import Event
 from kapelle.plan.graph import CREATING, STARTING, Builder, Plan
-from kapelle.plan.steps import RemoveContainer, StartContainer, StopContainer, key_of
+from kapelle.plan.steps import RemoveContainer, StartContainer, key_of
 from kapelle.plan.up import up
 
 
@@ -98,7 +98,7 @@ def test_the_bound_on_parallel_steps_is_kept() -> None:
 
     builder = Builder()
     for number in range(12):
-        builder.add(StopContainer(f"c{number}", "c"), STARTING)
+        builder.add(RemoveContainer(f"c{number}", "c"), STARTING)
     engine = Recorder(before=count)
     execute(builder.plan(), engine, project(), ignore, limit=3)
     assert most[0] <= 3

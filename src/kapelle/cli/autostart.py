@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.state.paths import Paths
 
 _STOP_TIMEOUT = 120  # seconds that systemd gives the containers at shutdown

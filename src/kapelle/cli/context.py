@@ -87,6 +87,7 @@ class Context:
             env_files=tuple(given.env_file),
             profiles=tuple(given.profile),
             all_resources=given.all_resources,
+            memory=f"{self.paths.state}/yaml",
         )
 
     def load(self, services: Sequence[str] = ()) -> Loaded:

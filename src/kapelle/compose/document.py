@@ -8,11 +8,13 @@ what was merged before.
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
+from kapelle.compose.remembered import Event, Memory
 from kapelle.compose.scalars import Timestamp, float_text, resolve
 from kapelle.compose.tree import Map, Seq, copy
 from kapelle.errors import ComposeFileError, Position
+from kapelle.light import NamedTuple
 
 MAX_DEPTH = 200  # levels; later phases recurse
 _PREFIX = "tag:yaml.org,2002:"
@@ -41,8 +43,13 @@ class _Open:
         self.merges: list[Any] | None = None
 
 
-def parse(text: str, name: str) -> list[Document]:
+def parse(text: str, name: str, memory: Memory | None = None) -> list[Document]:
     """The documents of a file, in order. Raises ComposeFileError with the place of the first mistake."""
+    events = memory.events(text, name) if memory is not None else None
+    return _read(text, name, memory) if events is None else _Builder(name).documents(events)
+
+
+def _read(text: str, name: str, memory: Memory | None) -> list[Document]:
     import yaml
 
     bad = text.find("\0")
@@ -53,7 +60,7 @@ def parse(text: str, name: str) -> list[Document]:
         stream = _Named(text)
         stream.name = name
         events = _c_events(loader, stream) if loader else yaml.parse(stream, Loader=yaml.SafeLoader)
-        return _Builder(name).documents(events)
+        return _Builder(name).documents(events if memory is None else memory.watch(text, events))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Position(name, mark.line + 1, mark.column + 1) if mark is not None else None
@@ -140,7 +147,7 @@ class _Builder:
         stack: list[_Open] = []
         root: Any = None
         for event in events:
-            kind = type(event).__name__
+            kind = event.kind if type(event) is Event else type(event).__name__
             if kind == "ScalarEvent":
                 self.read += 1
                 mark = event.start_mark
@@ -235,7 +242,7 @@ class _Builder:
         if type(value) is not str:
             if isinstance(value, (dict, list)):
                 self.fail("invalid map key: a key must be a string", mark, "write a plain text as key")
-            text = event.value if hasattr(event, "value") else ""
+            text = getattr(event, "value", None) or ""
             shown = "null" if value is None else float_text(value) if type(value) is float else str(text)
             raise ComposeFileError(
                 f"Non-string key {shown}",

@@ -90,7 +90,7 @@ class Reading:
         """A file's documents in canonical form. `where`: what names the file, for errors."""
         name = self.shown(path)
         try:
-            documents = parse(self.source.text(path, name), name)
+            documents = parse(self.source.text(path, name), name, self.source.memory)
         except OSError as e:
             self.fault(
                 ComposeFileError(

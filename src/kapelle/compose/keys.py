@@ -9,7 +9,7 @@ Source: the compose specification's schema and observation of docker compose 2.4
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from kapelle.light import NamedTuple
 
 
 class Key(NamedTuple):

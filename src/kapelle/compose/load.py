@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kapelle.compose import blanks, dotenv, normalise, profiles
 from kapelle.compose.files import Reading
+from kapelle.compose.remembered import Memory
 from kapelle.compose.source import Source
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError, Mistakes
 from kapelle.events import Notice
+from kapelle.light import NamedTuple
 
 if TYPE_CHECKING:
     from kapelle.compose.trace import Trace
@@ -29,6 +31,7 @@ class Options(NamedTuple):
     env_files: tuple[str, ...] = ()  # --env-file
     profiles: tuple[str, ...] = ()  # --profile
     all_resources: bool = False
+    memory: str = ""  # folder for what the YAML reader said of files; "" = nothing is kept
     interpolate: bool = True
     normalize: bool = True
     resolve_paths: bool = True
@@ -107,7 +110,7 @@ def prepare(
     options: Options, cwd: str, environ: Mapping[str, str], trace: Trace | None = None, *, lenient: bool = False
 ) -> Prepared:
     """Find the files and the variables. Raises ComposeFileError."""
-    source = Source(cwd)
+    source = Source(cwd, memory=Memory(options.memory) if options.memory else None)
     base_guess = os.path.normpath(os.path.join(cwd, options.project_directory)) if options.project_directory else ""
     variables = {**environ, "PWD": cwd}
     env_files: list[str] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.compose import units
 from kapelle.compose.tree import Map
+from kapelle.light import NamedTuple
 from kapelle.model.service import HealthCheck, Probe
 
 KEY = "x-kap-probe"

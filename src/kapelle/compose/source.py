@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from kapelle.compose.remembered import Memory
 from kapelle.errors import ComposeFileError, Position
 
 MAX_FILE = 64 * 1024 * 1024  # bytes; a compose file this large is a mistake, and /dev/zero never ends
@@ -17,8 +18,9 @@ MAX_FILE = 64 * 1024 * 1024  # bytes; a compose file this large is a mistake, an
 class Source:
     """Reads files for one load. `sources` is path → SHA-256 of what was read, in hex."""
 
-    def __init__(self, cwd: str, stdin: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, cwd: str, stdin: Callable[[], bytes] | None = None, *, memory: Memory | None = None) -> None:
         self.cwd = cwd
+        self.memory = memory
         self.sources: dict[str, str] = {}
         self._stdin = stdin
         self._stdin_text: bytes | None = None

@@ -6,19 +6,21 @@ The first failure keeps its message: nothing new is begun, what runs is let fini
 
 from __future__ import annotations
 
+from _thread import start_new_thread  # of threading only the condition is needed
 from typing import TYPE_CHECKING
 
 from kapelle.engine.protocol import Engine
 from kapelle.events import Emit
 from kapelle.model.project import Project
 from kapelle.plan.graph import Node, Plan
-from kapelle.plan.steps import CreateContainer, StartContainer, WaitFor
+from kapelle.plan.steps import CreateContainer, StartContainer, StopContainer, WaitFor
 
 if TYPE_CHECKING:
     from threading import Condition
 
 _LAST_MOMENT = 5.0  # seconds
-MOST_THREADS = 32  # more gain nothing on one machine; waits are not counted
+MOST_THREADS = 32  # more gain nothing on one machine
+_NOT_COUNTED = (WaitFor, StopContainer)  # they wait for somebody else
 
 
 def execute(plan: Plan, engine: Engine, project: Project, emit: Emit, *, limit: int = 0) -> None:
@@ -86,29 +88,36 @@ class _Run:
         self.performed.append(node)
 
     def _in_threads(self) -> None:
-        """Begin what may begin, then wait until a step has ended. All under the lock, so that no end is missed."""
+        """Begin what may begin, and wait until nothing runs any more. Threads go on with what waited for their step."""
         import threading
 
         if self.condition is None:
             self.condition = threading.Condition()
         with self.condition:
-            for node in self._ready():
-                counts = not isinstance(node.step, WaitFor)
-                if counts and self.counted >= self.limit:
-                    continue
-                self.waiting.remove(node)
-                self.running += 1
-                self.counted += counts
-                self._begun = (*self._begun, node)
-                threading.Thread(target=self._thread, args=(node,), daemon=True).start()
-            if self.running:
+            for node in self._begin():
+                start_new_thread(self._thread, (node,))
+            while self.running:
                 try:
                     self.condition.wait()
                 except KeyboardInterrupt:
                     self._let_finish(self.condition)
                     raise
-            if self.failure is not None:
-                self.waiting.clear()
+
+    def _begin(self) -> list[Node]:
+        """Take the steps that may begin. Under the lock."""
+        if self.failure is not None:
+            self.waiting.clear()
+        begun = []
+        for node in self._ready():
+            counts = not isinstance(node.step, _NOT_COUNTED)
+            if counts and self.counted >= self.limit:
+                continue
+            self.waiting.remove(node)
+            self.running += 1
+            self.counted += counts
+            self._begun = (*self._begun, node)
+            begun.append(node)
+        return begun
 
     def _let_finish(self, condition: Condition) -> None:
         """After Ctrl-C: give steps that change something a moment to end, so that who comes next sees all of it."""
@@ -116,19 +125,27 @@ class _Run:
         condition.wait_for(lambda: self.counted == 0, timeout=_LAST_MOMENT)
 
     def _thread(self, node: Node) -> None:
+        """Perform a step, then one of those that waited for it; others get threads of their own."""
         assert self.condition is not None
-        failure: BaseException | None = None
-        try:
-            self.engine.perform(node.step, self.project, self.emit)
-        except BaseException as e:
-            failure = e
-        with self.condition:
-            self.running -= 1
-            self.counted -= not isinstance(node.step, WaitFor)
-            self._begun = tuple(n for n in self._begun if n is not node)
-            if failure is None:
-                self.done.add(node.key)
-                self.performed.append(node)
-            elif self.failure is None:
-                self.failure = failure
-            self.condition.notify_all()
+        while True:
+            failure: BaseException | None = None
+            try:
+                self.engine.perform(node.step, self.project, self.emit)
+            except BaseException as e:
+                failure = e
+            with self.condition:
+                self.running -= 1
+                self.counted -= not isinstance(node.step, _NOT_COUNTED)
+                self._begun = tuple(n for n in self._begun if n is not node)
+                if failure is None:
+                    self.done.add(node.key)
+                    self.performed.append(node)
+                elif self.failure is None:
+                    self.failure = failure
+                following = self._begin()
+                if not following:
+                    self.condition.notify_all()
+                    return
+                node, *others = following
+                for other in others:
+                    start_new_thread(self._thread, (other,))

@@ -14,11 +14,12 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError
 from kapelle.images.reference import Reference
+from kapelle.light import NamedTuple
 from kapelle.state.paths import Paths
 
 _HOSTS = {"docker.io": "registry-1.docker.io"}

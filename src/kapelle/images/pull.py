@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
@@ -21,6 +20,7 @@ from kapelle.images.reference import Reference, familiar
 from kapelle.images.registry import Refused, Registry
 from kapelle.images.store import Descriptor, Store
 from kapelle.images.types import Image
+from kapelle.light import NamedTuple
 
 _AT_ONCE = 4  # layers on their way
 _DEPTH = 3  # indexes in indexes

@@ -7,9 +7,9 @@ fast commands import this module.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
+from kapelle.light import NamedTuple
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"

@@ -20,11 +20,12 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import ImageError, StateError
 from kapelle.images import reference, trees
 from kapelle.images.types import Image
+from kapelle.light import NamedTuple
 
 _HEX = frozenset("0123456789abcdef")
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"

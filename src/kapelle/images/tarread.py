@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
+from kapelle.light import NamedTuple
 
 BLOCK = 512
 FILE, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = "file", "hardlink", "symlink", "char", "block", "dir", "fifo"

@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images import trees
+from kapelle.light import NamedTuple
 
 _PIECE = 1 << 20
 _REDIRECTS = (

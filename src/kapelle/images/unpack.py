@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kapelle.images import trees
 from kapelle.images.tarread import (
@@ -27,6 +27,7 @@ from kapelle.images.tarread import (
     Stream,
     TarError,
 )
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap
 
 _WHITEOUT = b".wh."

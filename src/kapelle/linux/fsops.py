@@ -10,8 +10,8 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap, libc
 from kapelle.linux import mount as m
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.linux import namespaces as ns
 
 _ALL = 1 << 32  # ids that the initial namespace maps, less one

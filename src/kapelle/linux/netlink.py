@@ -9,7 +9,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12

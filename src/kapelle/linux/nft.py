@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.linux.netlink import (
     ACK,
     APPEND,

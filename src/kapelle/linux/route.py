@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.linux.netlink import (
     CREATE,
     EXCL,
@@ -159,6 +159,13 @@ def address(index: int, local: str, prefix: int, *, host_only: bool = False) -> 
     body = _IFADDR.pack(_family(packed), prefix, 0, SCOPE_GLOBAL, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed) + u32(_IFA_FLAGS, flags)
     return Message(RTM_NEWADDR, CREATE | EXCL, body, f"address {local}/{prefix}")
+
+
+def address_delete(index: int, local: str, prefix: int) -> Message:
+    packed = pack(local)
+    body = _IFADDR.pack(_family(packed), prefix, 0, SCOPE_GLOBAL, index)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    return Message(RTM_DELADDR, 0, body, f"address {local}/{prefix}")
 
 
 def neighbour(index: int, address: str, mac: str) -> Message:

@@ -6,8 +6,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.linux import namespaces
 
 IP_PKTINFO = 8

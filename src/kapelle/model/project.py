@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import Position
+from kapelle.light import NamedTuple
 from kapelle.model.service import Service
 
 

@@ -7,9 +7,10 @@ NamedTuples, because they import five times faster than frozen dataclasses (DESI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import Position
+from kapelle.light import NamedTuple
 
 
 class Port(NamedTuple):

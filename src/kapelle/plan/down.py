@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.model.project import Project
 from kapelle.plan import order, steps
 from kapelle.plan.graph import CLOSING, REMOVING, Builder, Plan

@@ -8,8 +8,8 @@ needs edges only for what the file itself orders.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from kapelle.light import NamedTuple
 from kapelle.plan import steps
 from kapelle.plan.steps import Step, key_of, line_of
 

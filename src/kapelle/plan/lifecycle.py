@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from kapelle.light import NamedTuple
 
 _FIRST_PROBE = 0.02  # while nothing is known yet, ask soon …
 _SLOWEST_EXTRA = 1.0  # … and ever more slowly, up to this

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from kapelle.light import NamedTuple
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Port, Service
 from kapelle.plan import steps

@@ -5,8 +5,7 @@ One class per verb; `key_of` names the step in the graph ("start demo-web-1").
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from kapelle.light import NamedTuple
 from kapelle.model.project import Network, Volume
 from kapelle.model.service import Service
 from kapelle.plan.observed import Container

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 from kapelle.plan import order, steps

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import UsageError
+from kapelle.light import NamedTuple
 
 
 class Struct(dict[str, Any]):

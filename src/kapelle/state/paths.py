@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 
 class Paths(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import time
 from types import TracebackType
@@ -24,7 +23,7 @@ class BuildRunner:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self.project = f"_build-{os.getpid()}-{secrets.token_hex(3)}"
+        self.project = f"_build-{os.getpid()}-{os.urandom(3).hex()}"
         self.network = f"{self.project}_default"
         self.started = False
 
@@ -60,7 +59,7 @@ class BuildRunner:
     def __call__(self, request: RunRequest) -> int:
         """Run one command; its changes are in `request.upper` when it returns the exit code."""
         self._begin()
-        container_id = secrets.token_hex(32)
+        container_id = os.urandom(32).hex()
         directory = self.paths.container(self.project, container_id)
         data = self.paths.container_data(container_id)
         store.make_directory(directory)
@@ -115,7 +114,7 @@ class BuildRunner:
         store.write_json(
             f"{self.paths.networks}/{self.network}.json",
             {
-                "name": self.network, "id": secrets.token_hex(32), "project": self.project, "key": "default",
+                "name": self.network, "id": os.urandom(32).hex(), "project": self.project, "key": "default",
                 "driver": "bridge", "internal": False, "subnets": [], "gateways": [], "enable_ipv6": False,
                 "options": {}, "labels": {}, "created": time.time(), "config_hash": "",
             },

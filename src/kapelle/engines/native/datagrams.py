@@ -8,9 +8,9 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from kapelle.engines.native.loop import Loop, Timer
+from kapelle.light import NamedTuple
 
 _BURST = 64
 _FLOWS = 1024

@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from kapelle.engines.native import dnswire as wire
 from kapelle.engines.native.loop import Loop
+from kapelle.light import NamedTuple
 
 ADDRESS = ("127.0.0.11", 53)
 _BURST = 32  # questions served per turn of one socket, so that one asker can't hold the others up

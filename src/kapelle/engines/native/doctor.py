@@ -6,9 +6,9 @@ import os
 import pwd
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
 
 from kapelle.engines.native import cgroup_tree, rung
+from kapelle.light import NamedTuple
 from kapelle.linux import fsops, nft, route, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns

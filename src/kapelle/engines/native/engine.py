@@ -6,7 +6,6 @@ Creating is done here (files only), starting and what follows by the project's s
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import socket
 import time
@@ -161,7 +160,7 @@ class NativeEngine:
         files.make_directory(self.paths.networks)
         record = {
             "name": network.name,
-            "id": secrets.token_hex(32),
+            "id": os.urandom(32).hex(),
             "project": project.name,
             "key": network.key,
             "driver": "bridge",
@@ -267,7 +266,7 @@ class NativeEngine:
                 f"image {reference} is not here", where=service.where.get("image"), hint=f"kap pull {service.name}"
             )
         self._refuse_name_of_another(step)
-        container_id = secrets.token_hex(32)
+        container_id = os.urandom(32).hex()
         directory = self.paths.container(project.name, container_id)
         data = self.paths.container_data(container_id)
         made: list[str] = []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, LogLine
+from kapelle.light import NamedTuple
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 
 
 class Subnet(NamedTuple):

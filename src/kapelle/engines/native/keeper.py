@@ -66,6 +66,7 @@ class Keeper:
         self.settings = settings
         self.fds = fds
         self.exits: dict[int, str] = {}  # pid -> file for its exit status
+        self.unreaped = False  # there may be children to reap
         self.supervisor = 0
         self.channel: socket.socket | None = None
         self.started: list[float] = []
@@ -89,15 +90,20 @@ class Keeper:
             poll.register(wake, select.POLLIN)
             if self.channel is not None:
                 poll.register(self.channel.fileno(), select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(0 if self.unreaped else None)}
+            if not ready:
+                self.reap_one()
+                continue
+            if self.channel is not None and self.channel.fileno() in ready:
+                self.serve()
             if wake in ready:
                 try:
                     os.read(wake, 4096)
                 except BlockingIOError:
                     pass
-            if self.channel is not None and self.channel.fileno() in ready:
-                self.serve()
-            self.reap()
+                self.look()
+        while self.unreaped:  # whoever comes after us as their parent may not care
+            self.reap_one()
 
     def start_supervisor(self) -> None:
         now = time.monotonic()
@@ -224,25 +230,44 @@ class Keeper:
             launcher.join(spec, sync, stdio, pidfd)
         launcher.launch(spec, sync, stdio)
 
-    def reap(self) -> None:
-        """Collect every child that ended; write down how, then tell the supervisor."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self.supervisor:
-                self.supervisor = 0
-                if not self.quitting:
-                    self.drain()
-                    self.start_supervisor()
-                continue
-            path = self.exits.pop(pid, "")
-            if path:
-                write_exit(path, pid, status)
-            self.tell({"exit": pid, "status": status})
+    def look(self) -> None:
+        """See which children have ended, write down how and tell the supervisor.
+
+        They are reaped afterwards, one by one while there is nothing else to do: that takes the kernel milliseconds for
+        the first process of a pid namespace, and nobody shall wait for it.
+        """
+        self.unreaped = True
+        for pid in tuple(self.exits):
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is not None:
+                self.note(pid, _wait_status(ended))
+        pid, _ = os.waitpid(self.supervisor, os.WNOHANG)
+        if pid:
+            self.supervisor_ended()
+
+    def note(self, pid: int, status: int) -> None:
+        path = self.exits.pop(pid, "")
+        if path:
+            write_exit(path, pid, status)
+        self.tell({"exit": pid, "status": status})
+
+    def reap_one(self) -> None:
+        """Reap one child, ours or an orphan that became ours."""
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            pid = status = 0
+        self.unreaped = pid != 0
+        if pid in self.exits:  # it ended since we looked
+            self.note(pid, status)
+        if pid and pid == self.supervisor:
+            self.supervisor_ended()
+
+    def supervisor_ended(self) -> None:
+        self.supervisor = 0
+        if not self.quitting:
+            self.drain()
+            self.start_supervisor()
 
     def drain(self) -> None:
         """Take what the dead supervisor still had sent: a descriptor to keep must not be lost with it."""
@@ -272,3 +297,10 @@ def _choose_pid_namespace(message: dict[str, Any], pidfd: int) -> None:
         os.close(fd)
     else:
         ns.unshare(ns.CLONE_NEWPID)
+
+
+def _wait_status(ended: os.waitid_result) -> int:
+    """What waitpid(2) would have told."""
+    if ended.si_code == os.CLD_EXITED:
+        return ended.si_status << 8
+    return ended.si_status | (0x80 if ended.si_code == os.CLD_DUMPED else 0)

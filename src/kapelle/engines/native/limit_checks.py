@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kapelle.engines.native import devices, given_devices, limits
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import rlimits
 from kapelle.model.service import Service
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 _LETTER = {"stdout": b"o", "stderr": b"e"}
 _STREAM = {ord("o"): "stdout", ord("e"): "stderr", ord("O"): "stdout", ord("E"): "stderr"}

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from kapelle.engines.native import ipam, network_options, ports, uplink
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
@@ -23,6 +23,7 @@ from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort
@@ -34,6 +35,7 @@ _OURS = ("netns", "dns-", "port:", "out-")  # beginnings of the names of our des
 _TABLE = "kapelle"  # in the project's own namespace
 _RESOLV_CONF = "/etc/resolv.conf"
 # what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
+_LINGER = 0.5  # seconds
 _SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0\t2147483647"))
 
 
@@ -111,6 +113,7 @@ class ProjectNetwork:
         self._loop = loop
         self._home = namespaces.open_home()  # -1 rootless: threads go to other namespaces instead
         self._networks: dict[str, _Bridge] = {}
+        self._dying: list[int] = []  # bridges of removed networks
         self._attached: dict[str, _Attachment] = {}
         self._published: dict[str, list[_Published]] = {}
         self.names = Names()
@@ -375,7 +378,22 @@ class ProjectNetwork:
             rules = [r for r in nft.rules(self._nft, _TABLE) if r.comment == f"net:{name}"]
             if rules:
                 nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle) for r in rules])
-        self._route.send((route.link_delete(bridge.index),))
+        # The kernel takes its time over a bridge (tens of milliseconds), and it goes with the namespace anyway, which
+        # ends soon after a `down`: without its addresses it is in nobody's way until then.
+        self._route.send(
+            [
+                route.address_delete(bridge.index, gateway, ipam.parse_subnet(subnet).prefix)
+                for subnet, gateway in zip(bridge.spec.subnets, bridge.spec.gateways, strict=True)
+            ]
+        )
+        self._dying.append(bridge.index)
+        self._loop.later(_LINGER, self._bury)
+
+    def _bury(self) -> None:
+        """Delete the bridges of removed networks."""
+        if self._dying:
+            self._route.send([route.link_delete(index) for index in self._dying])
+        self._dying.clear()
 
     # -- other projects on a network -----------------------------------------------------------------------------
 
@@ -719,6 +737,7 @@ class ProjectNetwork:
 
     def close(self) -> None:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
+        self._dying.clear()  # the namespace's end is theirs
         self._uplink.close()
         for published in (p for held in self._published.values() for p in held):
             published.proxy.close()

@@ -7,9 +7,9 @@ import re
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from kapelle.engines.native.cdi import Edits, Node
+from kapelle.light import NamedTuple
 
 _COMMON = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 _LIBRARY = re.compile(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 

@@ -11,10 +11,10 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from kapelle.engines.native import witness
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import process, sockets
 
 ANY4, ANY6 = "0.0.0.0", "::"

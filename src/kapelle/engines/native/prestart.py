@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,7 @@ def _run(
             engine.perform(steps.RemoveContainer(name, service.name, "of an earlier run", force=True), project, emit)
     engine.perform(
         steps.CreateContainer(
-            once, name, number, f"pre_start of {service.name}", oneoff=True, slug=secrets.token_hex(32),
+            once, name, number, f"pre_start of {service.name}", oneoff=True, slug=os.urandom(32).hex(),
             use_aliases=False, publish=False,
         ),
         project,

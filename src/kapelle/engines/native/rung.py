@@ -8,9 +8,9 @@ same code then makes mounts, networks and files as on R1. KAP_RUNG=R3 asks for l
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap, process
 from kapelle.linux import namespaces as ns
 

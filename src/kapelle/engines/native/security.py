@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from kapelle.engines.native import limits
 from kapelle.errors import EngineError
+from kapelle.light import NamedTuple
 from kapelle.linux import caps
 from kapelle.model.service import Service
 

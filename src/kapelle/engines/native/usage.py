@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
 from kapelle.engines.native.cgroups import ProjectCgroups
+from kapelle.light import NamedTuple
 from kapelle.linux import process
 from kapelle.plan.observed import Container
 

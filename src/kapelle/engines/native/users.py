@@ -5,7 +5,7 @@ Called inside the container's root, where no link can lead outside.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from kapelle.light import NamedTuple
 
 
 class User(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from typing import Any
 
@@ -102,7 +101,7 @@ def location(paths: Paths, name: str) -> str:
 
 
 def create_anonymous(paths: Paths) -> str:
-    name = secrets.token_hex(32)
+    name = os.urandom(32).hex()
     create(paths, name, labels={ANONYMOUS_LABEL: ""})
     return name
 
@@ -110,7 +109,7 @@ def create_anonymous(paths: Paths) -> str:
 def remove(paths: Paths, name: str) -> bool:
     """Remove a volume and its data; False when there is none."""
     directory = f"{paths.data}/volumes/{name}"
-    doomed = f"{directory}.{secrets.token_hex(4)}.tmp"
+    doomed = f"{directory}.{os.urandom(4).hex()}.tmp"
     try:
         os.rename(directory, doomed)
     except FileNotFoundError:

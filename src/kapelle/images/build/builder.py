@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from kapelle.errors import ImageError, KapelleError, Position
 from kapelle.events import BuildOutput, Emit, Notice, Progress
@@ -16,6 +16,7 @@ from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import StageState
 from kapelle.images.store import Store
 from kapelle.images.types import Image, Runner
+from kapelle.light import NamedTuple
 from kapelle.model.service import Build
 
 NOT_HONOURED = (

@@ -7,12 +7,12 @@ import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.ignore import Ignore, regex
 from kapelle.images.build.rootfs import Entry, Rootfs
+from kapelle.light import NamedTuple
 from kapelle.linux import idmap
 
 

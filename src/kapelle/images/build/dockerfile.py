@@ -6,9 +6,9 @@ Dockerfile reference: parser directives, continuation lines, comments, heredocs,
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 from kapelle.errors import ImageError, Position
+from kapelle.light import NamedTuple
 
 INSTRUCTIONS = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",

@@ -10,7 +10,8 @@ import configparser
 import glob
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 _BUNDLES = (

@@ -9,7 +9,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 _MOST_LINKS = 40
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from kapelle.errors import ImageError
 from kapelle.images.build.dockerfile import Dockerfile, Instruction
+from kapelle.light import NamedTuple
 
 
 class Stage(NamedTuple):

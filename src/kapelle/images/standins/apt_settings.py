@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from kapelle.images.standins import control
+from kapelle.light import NamedTuple
 
 PUBLIC = "http://deb.debian.org/debian"
 RELEASES = ("bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable")

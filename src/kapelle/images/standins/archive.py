@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from importlib import resources
-from typing import NamedTuple
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice
@@ -21,6 +20,7 @@ from kapelle.images.standins import control, debian_version, openpgp
 from kapelle.images.standins.apt_settings import AptSettings
 from kapelle.images.standins.fetch import Fetcher, Unreachable, Wanted
 from kapelle.images.standins.resolve import Package
+from kapelle.light import NamedTuple
 
 VERSIONS = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
 _NAME = re.compile(r"^Package: (\S+)$", re.M)

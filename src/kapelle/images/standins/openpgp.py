@@ -11,7 +11,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from kapelle.light import NamedTuple
 
 RSA = (1, 3)
 EDDSA = 22

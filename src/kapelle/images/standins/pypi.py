@@ -13,10 +13,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 from kapelle.images.standins.fetch import Fetcher, Unreachable, Wanted
+from kapelle.light import NamedTuple
 
 PUBLIC = "https://pypi.org/simple"  # pip's own default
 _ANCHOR = re.compile(r"<a\s([^>]*)>", re.I)

@@ -8,9 +8,9 @@ in the sets the recipes ask for and are not looked at; Recommends are not follow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from kapelle.images.standins import control, debian_version
+from kapelle.light import NamedTuple
 
 _PRIORITIES = {"required": 0, "important": 1, "standard": 2, "optional": 3, "extra": 4}
 
