@@ -29,7 +29,7 @@ from urllib3.exceptions import (
 )
 
 from kapelle.errors import ImageError
-from kapelle.images import auth, manifests, proxies
+from kapelle.images import auth, manifests, offline, proxies
 from kapelle.images.mirrors import Endpoint, Settings, is_loopback
 
 CONNECT = 3.0  # seconds until a host counts as out of reach
@@ -354,7 +354,8 @@ class Registry:
 
 
 def open_pool(proxy: str, environ: Mapping[str, str]) -> Any:
-    """Connections, kept open between requests; through a proxy if one is given."""
+    """Connections, kept open between requests; through a proxy if one is given. ImageError while offline."""
+    offline.refuse(environ, "this")
     tls = proxies.context(environ)
     if not proxy:
         return urllib3.PoolManager(num_pools=8, maxsize=8, ssl_context=tls)

@@ -21,6 +21,7 @@ FLAGS = (
     Flag("--memory", "-m", value="BYTES", default="", hidden=True),
     Flag("--no-cache", help="ignore cached layers"),
     Flag("--no-rm", hidden=True),
+    Flag("--offline", help="never use the network: bases that are here will do, a RUN has none"),
     Flag("--parallel", hidden=True),
     Flag("--progress", value="KIND", default="", hidden=True),
     Flag("--pull", help="ask the registry for newer base images"),
@@ -30,10 +31,16 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    from kapelle.errors import UsageError
+    from kapelle.images import offline
     from kapelle.plan import order
     from kapelle.plan.graph import Builder
     from kapelle.plan.steps import BuildImage
 
+    if args.offline:
+        context.go_offline()
+    if args.pull and offline.is_on(context.environ):
+        raise UsageError("--pull and --offline exclude each other", hint="leave out one of the two")
     project = context.load(args.rest).project
     if args.build_arg:
         given = [(row.partition("=")[0], row.partition("=")[2]) for row in args.build_arg if "=" in row]

@@ -19,6 +19,7 @@ FLAGS = (
     Flag("--ignore-pull-failures", help="carry on after a failed pull"),
     Flag("--include-deps", help="include the services that the named ones depend on"),
     Flag("--no-parallel", hidden=True),
+    Flag("--offline", hidden=True),
     Flag("--parallel", hidden=True),
     Flag("--policy", value="POLICY", default="", choices=("", "missing", "always"), help="missing or always"),
     Flag("--quiet", "-q", help="no progress"),
@@ -26,10 +27,17 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    from kapelle.errors import UsageError
+    from kapelle.images import offline
     from kapelle.plan import order
     from kapelle.plan.graph import Builder
     from kapelle.plan.steps import PullImage
 
+    if args.offline or offline.is_on(context.environ):
+        raise UsageError(
+            "pull asks registries, and --offline forbids to use the network",
+            hint=f"leave out --offline (and unset {offline.VARIABLE}), or kap load -i FILE",
+        )
     project = context.load(args.rest).project
     chosen = order.select(project, tuple(args.rest), with_dependencies=bool(args.include_deps or not args.rest))
     builder = Builder()

