@@ -42,7 +42,7 @@ volumes: {data: {}}
 def fill(kap: Kap) -> None:
     """The project's files."""
     for name, text in {
-        "compose.yaml": COMPOSE, ".env": "TAG=1.35\n", "web.env": "COLOUR=red\n", "key.txt": "hidden\n",
+        "compose.yaml": COMPOSE, ".env": "TAG=1.35\n", "web.env": "COLOUR=red\n", "key.txt": "hidden-71c3\n",
         "conf/settings.ini": "a=1\n", "html/index.html": "hello\n", "app/Dockerfile":
         "FROM busybox\nRUN echo made >/made\nCOPY more.txt /\nCMD [\"sleep\", \"1000\"]\n", "app/more.txt": "more\n",
     }.items():  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_saved_project_starts_where_there_is_no_network(kap: Kap, elsewhere: K
     there.environment = elsewhere.environment
     script = "echo $COLOUR; cat /run/secrets/key /settings /html/index.html"
     said = there.ok("exec", "-T", "web", "sh", "-c", script)
-    assert said.out.split() == ["red", "hidden", "a=1", "hello"]
+    assert said.out.split() == ["red", "hidden-71c3", "a=1", "hello"]
     assert there.ok("exec", "-T", "app", "cat", "/made", "/more.txt").out.split() == ["made", "more"]
     rows = there.ok("images", "--format", "json").out
     assert "busybox" in rows
@@ -113,10 +113,10 @@ def test_secrets_stay_at_home_unless_asked_for_and_what_is_left_out_is_told(kap:
     told = kap.ok("bundle", "inspect", "here.kap").out
     assert "key.txt" not in told.partition("left out")[0]
     assert "compose.override.yaml" in told
-    assert "hidden" not in (kap.folder / "here.kap").read_bytes().decode("latin-1")
+    assert "hidden-71c3" not in (kap.folder / "here.kap").read_bytes().decode("latin-1")
     assert "app/more.txt" not in told  # a built image goes, not what it was built from
     again = kap.ok("bundle", "save", "--build-inputs", "--with-secrets", "here.kap", "app")
-    assert "3 images" not in again.err
+    assert "images" in again.out
     told = kap.ok("bundle", "inspect", "here.kap").out
     assert "app/more.txt" in told
     assert "key.txt" in told

@@ -11,7 +11,7 @@ import json
 import pytest
 
 from tests.checks import wait_until
-from tests.scenarios.conftest import Kap, answers, free_port
+from tests.scenarios.conftest import ROOT, Kap, answers, free_port
 
 pytestmark = pytest.mark.network
 
@@ -159,3 +159,50 @@ def test_node_takes_what_is_no_command_as_its_own_words(kap: Kap) -> None:
     assert kap.ok("run", "--rm", "-T", "n", "-p", "6*7").out == "42\n"
     assert kap.ok("run", "--rm", "-T", "n", "/say.js").out == "script\n"
     assert kap.ok("run", "--rm", "-T", "n", "echo", "command").out == "command\n"
+
+
+def test_the_list_has_versions_sources_and_what_is_made(kap: Kap) -> None:
+    kap.ok("standins", "build", "busybox:1.35")
+    told = json.loads(kap.ok("standins", "--format", "json").out)
+    rows = {(r["Image"], r["Version"]): r for r in told["Standins"]}
+    assert rows["busybox", "1.35"]["Here"] == "1.35.0"
+    assert rows["postgres", "16"]["Source"].startswith("PyPI")
+    assert {"node", "mariadb", "memcached", "rabbitmq"} <= {name for name, _ in rows}
+    assert {p["Kind"] for p in told["Places"]} == {"Debian", "PyPI"}
+    assert "busybox     1.35" in kap.ok("standins").out
+    done = kap("standins", "build", "mysql:8")
+    assert done.code == 1
+    assert "in place of mysql:8: mariadb" in done.err
+
+
+def test_the_guide_s_recipe_works_as_it_is_printed(kap: Kap) -> None:
+    text = (ROOT / "docs/guide-standins.md").read_text().partition("```python\n")[2].partition("```")[0]
+    folder = kap.home / "config/standins"
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "eclipse-mosquitto.py"
+    recipe.write_text(text)
+    for path in (folder, recipe):
+        path.chmod(path.stat().st_mode & ~0o022)
+    try:
+        kap.file("""
+            services:
+              broker:
+                image: eclipse-mosquitto:2
+                volumes: ["./open.conf:/mosquitto/config/mosquitto.conf:ro"]
+        """)
+        (kap.folder / "open.conf").write_text("listener 1883\nallow_anonymous true\n")
+        kap.ok("up", "-d")
+        publish = ("exec", "-T", "broker", "mosquitto_pub", "-t", "a", "-r", "-m", "hello")
+        wait_until(lambda: kap(*publish).code == 0, 30)
+        assert kap.ok("exec", "-T", "broker", "mosquitto_sub", "-t", "a", "-C", "1").out == "hello\n"
+        assert "eclipse-mosquitto" in kap.ok("standins").out
+        recipe.write_text(text.replace("tree = kitchen.tree", "tree = kitchen.treee"))
+        done = kap("standins", "build", "eclipse-mosquitto:2")
+        assert done.code == 1
+        line = next(n for n, x in enumerate(text.splitlines(), 1) if "tree = kitchen.tree" in x)
+        assert f"{recipe}:{line}:1: the recipe failed: AttributeError" in done.err
+        assert "Traceback" not in done.err
+        recipe.chmod(0o666)
+        assert "others may write to it" in kap("standins", "build", "eclipse-mosquitto:2").err
+    finally:
+        recipe.unlink()

@@ -31,14 +31,12 @@ def refuse(environ: Mapping[str, str], what: str, *, where: Position | None = No
 def missing(names: Sequence[str], *, where: Position | None = None) -> ImageError:
     """The error for images that are needed and not here."""
     one = len(names) == 1
-    first = names[0]
     return ImageError(
-        f"image {first} is not here, and --offline forbids to get it"
+        f"image {names[0]} is not here, and --offline forbids to get it"
         if one
         else f"{len(names)} images are not here, and --offline forbids to get them",
         where=where,
         details=() if one else tuple(("image" if n == 0 else "", name) for n, name in enumerate(names)),
-        hint=f"where there is a network: kap pull (or kap standins build {first}), then kap bundle save FILE; "
-        f"or kap load -i FILE here",
+        hint="where there is a network: kap bundle save FILE, and here: kap up --from FILE; or kap load -i FILE",
         code="KAP502",
     )

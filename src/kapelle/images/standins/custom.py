@@ -180,11 +180,11 @@ def _told(e: BaseException, path: str) -> ImageError:
     )  # fmt: skip
 
 
-def _place(e: BaseException, path: str) -> Position | None:
+def _place(e: BaseException, path: str) -> Position:
     """The last line of the recipe that the error came through."""
     line, frame = 0, e.__traceback__
     while frame is not None:
         if frame.tb_frame.f_code.co_filename == path:
             line = frame.tb_lineno
         frame = frame.tb_next
-    return Position(path, line, 1) if line else None
+    return Position(path, line or 1, 1)
