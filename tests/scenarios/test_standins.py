@@ -191,6 +191,7 @@ def test_the_guide_s_recipe_works_as_it_is_printed(kap: Kap) -> None:
                 volumes: ["./open.conf:/mosquitto/config/mosquitto.conf:ro"]
         """)
         (kap.folder / "open.conf").write_text("listener 1883\nallow_anonymous true\n")
+        kap.ok("standins", "build", "eclipse-mosquitto:2")  # anew, if the guide has changed since the last time
         kap.ok("up", "-d")
         publish = ("exec", "-T", "broker", "mosquitto_pub", "-t", "a", "-r", "-m", "hello")
         wait_until(lambda: kap(*publish).code == 0, 30)

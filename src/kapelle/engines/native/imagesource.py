@@ -55,7 +55,7 @@ class ImageSource:
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
         from kapelle.images.mirrors import settings
         from kapelle.images.pull import Unreachable, pull
-        from kapelle.images.standins.provide import advice, available, provide
+        from kapelle.images.standins.provide import advice, available, is_outdated, provide
 
         have = self.store.find(reference)
         if self.offline:
@@ -83,7 +83,7 @@ class ImageSource:
                     "(or x-kap-stand-ins: true in the file)"
                 )
                 raise
-            if have is not None and have.standin:
+            if have is not None and have.standin and not is_outdated(have, reference, self.environ):
                 emit(Progress("image", reference, "Pulled", "done", details=have.standin))
                 return have
             return provide(reference, self.store, None, emit, environ=self.environ)

@@ -67,6 +67,16 @@ def is_made(name: str, store: Store, environ: Mapping[str, str] = os.environ) ->
     return recipe is not None and any(_remembered(store, k) for k in _keys(recipe, ref.tag).values())
 
 
+def is_outdated(image: Image, name: str, environ: Mapping[str, str]) -> bool:
+    """Has the user's recipe changed since this stand-in was made? An edition of Kapelle changes nothing that runs."""
+    ref = reference.parse(name)
+    recipe = recipe_of(ref, environ)
+    if recipe is None or not recipe.path:
+        return False
+    labels = image.config.get("config", {}).get("Labels") or {}
+    return recipe.digest != str(labels.get("org.kapelle.standin.recipe", "")).rpartition("-")[2]
+
+
 def version_made(recipe: Recipe, tag: str, store: Store) -> str:
     """The version of what lies here for a tag and is what it asks for, or ""."""
     found = (_remembered(store, key) for key in _keys(recipe, tag).values())
