@@ -107,7 +107,11 @@ def test_secrets_stay_at_home_unless_asked_for_and_what_is_left_out_is_told(kap:
     outside = tmp_path / "outside"
     outside.mkdir()
     (kap.folder / "compose.override.yaml").write_text(f"services: {{web: {{volumes: ['{outside}:/out']}}}}\n")
-    said = kap.ok("bundle", "save", "here.kap")
+    with (kap.folder / "compose.override.yaml").open("a") as f:
+        f.write("x-more: ${MOOD:-calm}\n")
+    said = kap.ok("bundle", "save", "here.kap", MOOD="merry", TAG="1.35", OTHER="x")
+    assert "left out: variable MOOD: it comes from your environment" in said.err
+    assert said.err.count("left out: variable") == 1
     assert "left out: secret key: --with-secrets" in said.err
     assert f"left out: mount of web: {outside} lies outside of the project's folder" in said.err
     told = kap.ok("bundle", "inspect", "here.kap").out

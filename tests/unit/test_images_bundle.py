@@ -145,8 +145,10 @@ def test_nothing_lies_below_a_link(tmp_path: Path) -> None:
         lambda whole: whole["entries"][0].update(size=1),
         lambda whole: whole.update(images=[{"name": "x", "id": "sha256:" + "1" * 64}]),
         lambda whole: whole.update(images=[{"name": "x", "id": "nonsense"}]),
+        lambda whole: whole.update(images=[{"name": "../x", "id": "sha256:" + "1" * 64}]),
+        lambda whole: whole.update(left_out=["\x1b]0;owned\x07"]),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_a_list_that_says_what_is_not_so_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     refused(with_list(saved(tmp_path), change))
@@ -173,6 +175,15 @@ def test_links_in_the_archive_are_refused(tmp_path: Path) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(info)
     assert "something that no bundle has" in refused(path)
+
+
+def test_images_under_names_that_the_project_does_not_use_are_refused(tmp_path: Path) -> None:
+    def change(members: dict[str, bytes]) -> None:
+        config = added(members, b"{}")["digest"].replace(":", "/")
+        rows = [{"Config": f"blobs/{config}", "RepoTags": ["postgres:16"], "Layers": []}]
+        members["manifest.json"] = json.dumps(rows).encode()
+
+    assert "a name that its project does not use" in refused(rewritten(saved(tmp_path), change))
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])

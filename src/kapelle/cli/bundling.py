@@ -30,7 +30,7 @@ def collect(
             "a compose file from standard input can't be bundled", hint="write it to a file: -f compose.yaml"
         )
     read = [f for f in context.load([s.name for s in services]).sources if f != "-"]
-    top = _top(project, read)
+    top = _top(project)
     found = Collection(top, (skip, f"{skip}.part"))
     for path in read:
         found.add(path, "compose file" if path in project.files else "file")
@@ -48,10 +48,46 @@ def collect(
                 _add_bind(found, project, service.name, mount.source)
         if inputs and service.build is not None:
             _add_build(found, service)
+    found.left_out += [
+        f"variable {name}: it comes from your environment; write it to .env" for name in sorted(_from_caller(context))
+    ]
     return found
 
 
-def _top(project: Project, read: Sequence[str]) -> str:
+def _from_caller(context: Context) -> set[str]:
+    """Variables that the files use and that only the caller's environment has: they don't travel."""
+    from kapelle.compose import load as loading
+
+    options = context.options._replace(interpolate=False, normalize=False, consistency=False, resolve_env=False)
+    own = {n: context.environ[n] for n in ("HOME", "PATH", "PWD") if n in context.environ}
+    bare = loading.load(options, context.cwd, own)
+    return {
+        name
+        for name in _used(bare.tree)
+        if name in context.environ and bare.variables.get(name) != context.environ[name]
+    }
+
+
+def _used(value: object, key: str = "") -> Iterator[str]:
+    """Names of variables in ${…}, and of those that `environment` passes on."""
+    from kapelle.compose.interpolate import Invalid, uses
+
+    if isinstance(value, dict):
+        if key == "environment":
+            yield from (str(name) for name, given in value.items() if given is None)
+        for name, item in value.items():
+            yield from _used(item, str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _used(item)
+    elif isinstance(value, str) and "$" in value:
+        try:
+            yield from (use.name for use in uses(value))
+        except Invalid:
+            return
+
+
+def _top(project: Project) -> str:
     """The project's folder, or the one above it that has all compose files, too."""
     folders = [project.working_dir, *(os.path.dirname(f) for f in project.files)]
     top = os.path.commonpath(folders)
@@ -61,7 +97,6 @@ def _top(project: Project, read: Sequence[str]) -> str:
             f"the compose files have no folder in common but {top}",
             hint="put them into the project's folder, or below one of its own",
         )
-    del read
     return top
 
 

@@ -107,7 +107,11 @@ def _described(bundle: object) -> str:
     assert isinstance(bundle, Bundle)
     told = bundle.manifest
     rows = [(i.name, i.id.removeprefix("sha256:")[:12], i.standin or "-") for i in told.images]
-    files = [(e.path, words.size(e.size)) for e in sorted(told.entries) if e.kind == "file"]
+    files = [
+        ("".join(c if c.isprintable() else "?" for c in e.path), words.size(e.size))
+        for e in sorted(told.entries)
+        if e.kind == "file"
+    ]
     parts = [f"project {told.project}: {', '.join(told.files)}\n"]
     parts += ["\n" + tables.table(("IMAGE", "IMAGE ID", "STAND-IN"), rows)] if rows else []
     parts += ["\n" + tables.table(("FILE", "SIZE"), files)] if files else []

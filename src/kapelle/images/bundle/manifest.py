@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kapelle.errors import ImageError
+from kapelle.images import reference
 from kapelle.light import NamedTuple
 
 VERSION = 1
@@ -110,10 +111,15 @@ def _rows(whole: Mapping[str, Any], key: str, label: str) -> list[dict[str, Any]
     return rows
 
 
+_PATHS = ("path", "target", "directory", "files", "env_files")  # a file's name may hold anything but NUL
+
+
 def _text(row: Mapping[str, Any], key: str, label: str) -> str:
     value = row.get(key, "")
     if not isinstance(value, str) or "\0" in value or len(value) > 4096:
         raise wrong(label, f"its {key} is damaged")
+    if key not in _PATHS and not value.isprintable():
+        raise wrong(label, f"its {key} has characters for a terminal")
     return value
 
 
@@ -138,7 +144,12 @@ def _digest(text: str, label: str) -> str:
 
 
 def _image(row: Mapping[str, Any], label: str) -> SavedImage:
-    return SavedImage(_text(row, "name", label), _digest(_text(row, "id", label), label), _text(row, "standin", label))
+    name = _text(row, "name", label)
+    try:
+        reference.parse(name)
+    except ImageError:
+        raise wrong(label, f"it has an image {name[:80]!r}") from None
+    return SavedImage(name, _digest(_text(row, "id", label), label), _text(row, "standin", label))
 
 
 def _entry(row: Mapping[str, Any], label: str) -> Entry:

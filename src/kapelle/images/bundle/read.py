@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
-from kapelle.images import archive, layers, tarwrite, trees
+from kapelle.images import archive, layers, reference, tarwrite, trees
 from kapelle.images.bundle import manifest as manifests
 from kapelle.images.bundle.manifest import Entry, Manifest, wrong
 from kapelle.images.bundle.write import ARTIFACT
@@ -172,17 +172,19 @@ def _image_blobs(as_json: Any, members: dict[str, _Member], manifest: Manifest, 
         raise wrong(label, "its list of images is damaged")
     needed: set[str] = set()
     configs = set()
+    names = {reference.familiar(reference.parse(i.name)) for i in manifest.images}
     for row in rows:
-        paths = row.get("Layers")
-        if not isinstance(row.get("Config"), str) or not isinstance(paths, list):
+        paths, tags = row.get("Layers"), row.get("RepoTags") or []
+        if not isinstance(row.get("Config"), str) or not isinstance(paths, list) or not isinstance(tags, list):
             raise wrong(label, "its list of images is damaged")
         configs.add(row["Config"])
         needed.update(str(p) for p in (row["Config"], *paths))
+        if not {str(t) for t in tags} <= names:
+            raise wrong(label, "it has an image under a name that its project does not use")
     if not needed <= members.keys():
         raise wrong(label, "it lacks a part of an image")
-    for image in manifest.images:
-        if _of(image.id) not in configs:
-            raise wrong(label, f"it lacks the image {image.name[:80]}")
+    if configs != {_of(i.id) for i in manifest.images}:
+        raise wrong(label, "its images are not those of its project")
     return frozenset(needed)
 
 
