@@ -102,6 +102,14 @@ def test_a_saved_project_starts_where_there_is_no_network(kap: Kap, elsewhere: K
     there.ok("up", "-d", "--offline")
 
 
+def test_a_bundle_may_come_up_under_another_name(kap: Kap, elsewhere: Kap) -> None:
+    fill(kap)
+    kap.ok("bundle", "save", "--with-secrets", str(elsewhere.folder / "shop.kap"))
+    elsewhere.ok("-p", "second", "up", "-d", "--from", "shop.kap", "--to", "two")
+    assert elsewhere.ok("-p", "second", "exec", "-T", "app", "cat", "/made").out == "made\n"
+    elsewhere.ok("-p", "second", "down", "-v", "-t", "0")
+
+
 def test_secrets_stay_at_home_unless_asked_for_and_what_is_left_out_is_told(kap: Kap, tmp_path: Path) -> None:
     fill(kap)
     outside = tmp_path / "outside"

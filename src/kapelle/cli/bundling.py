@@ -201,7 +201,10 @@ def bring_in(context: Context, path: str, to: str) -> Manifest:
         read.extract(bundle, folder, context.emit)
     for text in manifest.left_out:
         context.emit(Notice(f"not in the bundle: {text}", once=f"bundle-{manifest.project}-{text}"))
-    own_name = context.given.project_name or context.environ.get("COMPOSE_PROJECT_NAME", "")
+    own_name = str(context.given.project_name or context.environ.get("COMPOSE_PROJECT_NAME", ""))
+    for image in manifest.images if own_name else ():
+        if image.name.startswith(f"{manifest.project}-"):  # what a service builds is called PROJECT-SERVICE
+            store.tag(f"{own_name}-{image.name.removeprefix(f'{manifest.project}-')}", image.id)
     if not own_name and os.path.basename(folder) != manifest.project and not _names_itself(folder, manifest):
         text = f"the project is called {manifest.project}: in {folder} write  kap -p {manifest.project} …"
         context.emit(Notice(text, level="info"))
