@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NAME = "bundle"
 HELP = "save a project with its images and files as one file, for a machine without a network"
 ARGUMENTS = "COMMAND"
+FLAGS: tuple[Flag, ...] = ()
 
 
 def _save(context: Context, args: Args) -> int:
