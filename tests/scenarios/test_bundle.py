@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import signal
@@ -136,11 +137,14 @@ def test_secrets_stay_at_home_unless_asked_for_and_what_is_left_out_is_told(kap:
 
 def test_a_bundle_is_an_image_layout_with_each_blob_once(kap: Kap) -> None:
     fill(kap)
+    (kap.folder / "html/dump.sql.gz").write_bytes(gzip.compress(b"select 1"))  # looks like a layer from afar
     kap.ok("bundle", "save", "shop.kap")
     with tarfile.open(kap.folder / "shop.kap") as tar:
         names = tar.getnames()
     assert {"oci-layout", "index.json", "manifest.json"} <= set(names)
     assert len(names) == len(set(names))
+    said = kap.ok("load", "-q", "-i", "shop.kap").out
+    assert "Loaded image: busybox:1.35" in said
     skopeo = shutil.which("skopeo")
     if skopeo:
         read = ["inspect", f"docker-archive:{kap.folder}/shop.kap:busybox:1.35"]

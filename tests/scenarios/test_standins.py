@@ -207,3 +207,52 @@ def test_the_guide_s_recipe_works_as_it_is_printed(kap: Kap) -> None:
         assert "others may write to it" in kap("standins", "build", "eclipse-mosquitto:2").err
     finally:
         recipe.unlink()
+
+
+_MEETS = """
+import os, time
+from kapelle.images.standins.kitchen import Made
+
+NAMES = ("{mine}",)
+BASE = False
+
+
+def variants(tag):
+    return ("1",)
+
+
+def release(variant):
+    return "bookworm"
+
+
+def build(kitchen, variant):
+    open("{folder}/{mine}", "w").close()
+    end = time.monotonic() + 30
+    while not os.path.exists("{folder}/{other}"):
+        if time.monotonic() > end:
+            raise TimeoutError("the other one is not made meanwhile")
+        time.sleep(0.02)
+    kitchen.tree.write("{mine}", "")
+    return Made({{"Cmd": ["/none"]}}, "Meeting", "1")
+"""
+
+
+def test_several_stand_ins_of_one_up_are_made_side_by_side(kap: Kap) -> None:
+    folder = kap.home / "config/standins"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    met = kap.folder / "met"
+    met.mkdir()
+    names = (("meets-alpha", "meets-beta"), ("meets-beta", "meets-alpha"))
+    try:
+        for mine, other in names:
+            path = folder / f"{mine}.py"
+            path.write_text(_MEETS.format(mine=mine, other=other, folder=met))
+            path.chmod(0o644)
+        tag = kap.folder.parent.name.replace("_", "").lower()[-20:] + str(free_port())
+        kap.file(f"services:\n  a: {{image: 'meets-alpha:{tag}'}}\n  b: {{image: 'meets-beta:{tag}'}}\n")
+        kap.ok("create")
+        assert len(kap.ps()) == 2
+    finally:
+        for mine, _ in names:
+            (folder / f"{mine}.py").unlink(missing_ok=True)

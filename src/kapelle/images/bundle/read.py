@@ -73,6 +73,20 @@ def opened(path: str, emit: Emit | None = None) -> Iterator[Bundle]:
         emit(Progress("bundle", label, "Checked", "done"))
 
 
+def is_bundle(path: str) -> bool:
+    """Does a file say that it is one? Looks at its index alone."""
+    try:
+        with open(path, "rb") as stream:
+            member = _members(stream, path).get("index.json")
+            return (
+                member is not None
+                and member.size <= _SMALL
+                and ARTIFACT.encode() in b"".join(_pieces(stream, member.at, member.size))
+            )
+    except (OSError, ImageError):
+        return False
+
+
 def _members(stream: BinaryIO, label: str) -> dict[str, _Member]:
     """The archive's members by name. It is as `save` writes it: plain, files only, few kinds of names."""
     size = stream.seek(0, os.SEEK_END)
