@@ -58,6 +58,7 @@ class Registry:
     """One endpoint for one pull. May be used by several threads."""
 
     def __init__(self, endpoint: Endpoint, registry: str, settings: Settings) -> None:
+        offline.refuse(settings.environ, f"registry {registry}")
         self.endpoint = endpoint
         self._registry = registry  # as the reference has it: what credentials are filed under
         self._settings = settings
