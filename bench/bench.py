@@ -9,6 +9,7 @@ Needs root (for kap's R1 rung), a running dockerd for the comparison (without on
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shlex
@@ -50,6 +51,11 @@ class Tool:
             raise SystemExit(f"{self.name} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-2000:]}")
         return took
 
+    def output(self, directory: Path, *arguments: str) -> str:
+        return subprocess.check_output(
+            [*self.command, *arguments], cwd=directory, env=self.environment, stdin=subprocess.DEVNULL, text=True
+        )
+
     def timed(self, case: str, directory: Path, *arguments: str) -> None:
         self.seconds.setdefault(case, []).append(self.run(directory, *arguments))
 
@@ -83,8 +89,11 @@ def busybox_archive(folder: Path) -> Path:
             directory = tarfile.TarInfo(name)
             directory.type, directory.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(directory)
-    import hashlib
+    return docker_archive(folder, layer, IMAGE)
 
+
+def docker_archive(folder: Path, layer: Path, name: str) -> Path:
+    """A layer as an image in docker's archive format."""
     digest = hashlib.sha256(layer.read_bytes()).hexdigest()
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
@@ -95,12 +104,12 @@ def busybox_archive(folder: Path) -> Path:
     config_text = json.dumps(config).encode()
     config_name = hashlib.sha256(config_text).hexdigest() + ".json"
     (folder / config_name).write_bytes(config_text)
-    manifest = [{"Config": config_name, "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     archive = folder / "image.tar"
     with tarfile.open(archive, "w") as tar:
-        for name in ("manifest.json", config_name, "layer.tar"):
-            tar.add(folder / name, name)
+        for entry in ("manifest.json", config_name, "layer.tar"):
+            tar.add(folder / entry, entry)
     return archive
 
 

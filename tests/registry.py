@@ -6,12 +6,13 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.registry_access import Tls
 
 
 def free_port() -> int:
@@ -22,10 +23,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(directory: Path, extra: str = "") -> Iterator[str]:
+def running(directory: Path, extra: str = "", tls: Tls | None = None) -> Iterator[str]:
     """Start a registry that keeps its data in `directory`; gives its HOST:PORT. Skips where the program is missing.
 
-    extra: further lines of its configuration file.
+    extra: further lines of its configuration file. tls: what it serves HTTPS with.
     """
     program = shutil.which("docker-registry")
     if program is None:
@@ -37,7 +38,7 @@ def running(directory: Path, extra: str = "") -> Iterator[str]:
         "version: 0.1\n"
         "log: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {directory / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n" + extra
+        f"http: {{addr: '127.0.0.1:{port}'{tls.config if tls else ''}}}\n" + extra
     )
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
@@ -45,9 +46,7 @@ def running(directory: Path, extra: str = "") -> Iterator[str]:
         end = time.monotonic() + 20
         while True:
             try:
-                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                    f"http://127.0.0.1:{port}/", timeout=5
-                )
+                socket.create_connection(("127.0.0.1", port), 5).close()
                 break
             except OSError:
                 assert process.poll() is None, (directory / "log").read_text()

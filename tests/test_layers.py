@@ -31,7 +31,7 @@ FOR_ALL = {"light"}  # a faster spelling of what typing has
 EDGE = {"cli", "shim", "__main__"}
 # module -> the only packages that may import it, and what of it
 ONLY_IN: dict[str, set[str]] = {
-    "urllib3": {"images.registry", "images.fetch"},
+    "urllib3": {"images.registry", "images.wire", "images.identity", "images.upload", "images.fetch"},
     "rich": {"render"},
     "threading": {"engine.executor", "images", "cli", "render", "engines.native"},
     "ctypes": {"linux"},

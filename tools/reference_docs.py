@@ -82,7 +82,6 @@ READING = ("version", "name", "include", "services.*.extends", "services.*.profi
 def honoured(path: str) -> str:
     """What the native engine does with a key today."""
     from kapelle.engines.native.honoured import NOT_HONOURED
-    from kapelle.images.build.builder import NOT_HONOURED as BUILD
 
     if path.startswith(READING):
         return "read"
@@ -92,9 +91,6 @@ def honoured(path: str) -> str:
         if own == name or own.startswith(name + "."):  # `*` stands in both
             if values:
                 return f"{values if some == '=' else 'other than ' + values}: not honoured: {why}"
-            return f"not honoured: {why}"
-    for key, why in BUILD:
-        if own == f"build.{key}" or own.startswith(f"build.{key}."):
             return f"not honoured: {why}"
     if own == "develop" or own.startswith("develop."):
         return "read; `kap watch` is to come"

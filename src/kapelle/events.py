@@ -38,14 +38,19 @@ class BuildOutput(NamedTuple):
     """A line that a build step printed, or the step's own headline (step text and no line)."""
 
     service: str
-    step: str  # "2/6 RUN pip install …"
+    step: str  # "[build 2/6] RUN pip install …"
     line: str = ""
     stream: str = "stdout"
     cached: bool = False
+    ended: str = ""  # "done", or "error …" with its words
+    seconds: float = 0.0  # since the step began
 
 
 class LogLine(NamedTuple):
-    """A line of a container's output. `time` is nanoseconds since the epoch; `text` has no line end."""
+    """A line of a container's output, or several that came together. `time` is nanoseconds since the epoch.
+
+    `text` has no line end; between several lines there is one each.
+    """
 
     container: str
     service: str

@@ -70,7 +70,8 @@ class Yard:
         return Rootfs(self.store.layer_dirs(image))
 
     def cached(self) -> list[str]:
-        return [e.step.partition("] ")[2] for e in self.events if isinstance(e, BuildOutput) and e.cached]
+        steps = [e.step.partition("] ")[2] for e in self.events if isinstance(e, BuildOutput) and e.cached]
+        return [s for s in steps if not s.startswith("FROM")]
 
     def lines(self) -> list[str]:
         return [e.line for e in self.events if isinstance(e, BuildOutput) and e.line]

@@ -143,3 +143,14 @@ def test_skopeo_reads_what_is_saved(place: Place) -> None:
         save(["old:2"], f, place.store)
     done = subprocess.run(["skopeo", "inspect", f"docker-archive:{saved}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["Architecture"]
+
+
+def test_skopeo_inspects_the_store_itself(place: Place) -> None:
+    work = place.folder / "work"
+    work.mkdir()
+    load(str(archive(work, {"hello": "archived"}, "old:2")), place.store, place.events.append)
+    command = ["skopeo", "inspect", "--config", f"oci:{place.store.root}:old:2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["config"]["Cmd"] == ["/x"]
+    place.store.untag("old:2")
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0

@@ -19,8 +19,6 @@ from tests.checks import wait_until
 from tests.scenarios.conftest import Kap
 from tests.scenarios.test_kills import kill
 
-pytestmark = pytest.mark.root
-
 IDLE = "image: busybox, command: [sleep, '1000'], init: true"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,6 @@ from contextlib import contextmanager
 import pytest
 
 from tests.scenarios.conftest import Kap, answers, free_port
-
-pytestmark = pytest.mark.root
 
 
 @contextmanager
@@ -128,3 +127,19 @@ def test_ports_of_what_the_same_command_removes_count_as_free(kap: Kap) -> None:
 def test_an_unknown_word_for_ports_is_refused(kap: Kap) -> None:
     kap.file(web(80))
     assert "--ports=auto" in kap("up", "-d", "--ports=any").err
+
+
+def test_a_port_that_this_user_may_not_use_moves_to_one_that_it_may(kap: Kap) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("is about an ordinary user")
+    kap.file("services:\n  a: {image: busybox, command: sleep 1000, init: true, ports: ['81:80']}\n")
+    refused = kap("up", "-d")
+    assert refused.code == 1
+    assert "port 81 on all addresses may not be used by this user; nothing was created" in refused.err
+    assert "--ports=auto" in refused.err
+    told = kap.ok("up", "-d", "--ports=auto").err
+    moved = re.search(r"published on port (\d+) in place of 81 \(--ports=auto\): this user may not use it", told)
+    assert moved is not None
+    assert int(moved[1]) >= 1024
+    labels = kap.ps()[f"{kap.folder.name}-a-1"]["Labels"]
+    assert "org.kapelle.rung=R" in labels

@@ -11,8 +11,6 @@ from tests.checks import wait_until
 from tests.scenarios.conftest import Kap
 from tests.scenarios.test_kills import ours
 
-pytestmark = pytest.mark.root
-
 TOOLLESS = "healthcheck: {test: [CMD, none-such]}"
 
 

@@ -20,7 +20,7 @@ from kapelle.render.jsonl import JsonRenderer
 from kapelle.render.logs import LogPrinter, short_name
 from kapelle.render.plain import PlainRenderer, QuietRenderer, Renderer
 from kapelle.render.tables import ellipsis, table
-from kapelle.render.tty import TtyRenderer
+from kapelle.render.tty import TtyRenderer, _Line, clock
 from kapelle.render.words import binary_size, command_line, duration, quoted, rfc3339, size
 
 EVENTS: list[Event] = [
@@ -63,12 +63,15 @@ def test_plain_prints_one_line_per_change() -> None:
 def test_a_build_log_is_numbered_by_step_and_goes_to_its_own_stream() -> None:
     out, log = io.StringIO(), io.StringIO()
     lines: list[Event] = [
-        BuildOutput("app", "1/2 FROM python", cached=True),
-        BuildOutput("app", "2/2 RUN pip install x"),
-        BuildOutput("app", "2/2 RUN pip install x", "Collecting x"),
+        BuildOutput("app", "[1/2] FROM python", cached=True),
+        BuildOutput("app", "[2/2] RUN pip install x"),
+        BuildOutput("app", "[2/2] RUN pip install x", "Collecting x", seconds=0.25),
+        BuildOutput("app", "[2/2] RUN pip install x", ended="done", seconds=1.26),
     ]
     play(PlainRenderer(out, build_log=log), lines)
-    assert log.getvalue() == "#1 [app 1/2 FROM python] CACHED\n#2 [app 2/2 RUN pip install x]\n#2 Collecting x\n"
+    assert log.getvalue() == (
+        "#1 [app 1/2] FROM python\n#1 CACHED\n\n#2 [app 2/2] RUN pip install x\n#2 0.250 Collecting x\n#2 DONE 1.3s\n\n"
+    )
     assert out.getvalue() == ""
 
 
@@ -149,6 +152,15 @@ def test_a_block_is_live_when_it_takes_longer() -> None:
     text = terminal.text()
     assert "━━━━━━━━━━────────── 5MB/10MB" in text
     assert "✔ Image redis:7  Pulled" in text.splitlines()[-1]
+
+
+def test_a_pull_shows_its_pace_and_the_time_left() -> None:
+    line = _Line(0.0)
+    assert line.pace(0, 100_000_000, 0.0) == ""
+    assert line.pace(1_000_000, 100_000_000, 0.1) == ""  # too early to say
+    assert line.pace(20_000_000, 100_000_000, 2.0) == " 10MB/s, 8s left"
+    assert line.pace(100_000_000, 100_000_000, 10.0) == " 10MB/s"
+    assert [clock(s) for s in (0.2, 59, 125, 3725)] == ["1s", "59s", "2m05s", "1h02m"]
 
 
 def test_a_terminal_without_utf_8_gets_ascii_and_a_narrow_one_is_not_overrun() -> None:

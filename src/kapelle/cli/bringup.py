@@ -5,6 +5,8 @@ Images come first, in a plan of their own: only when they are here is it known w
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
@@ -89,12 +91,42 @@ def options_of(context: Context, args: Args) -> UpOptions:
 
 
 def tell_unsupported(context: Context, project: Project, options: UpOptions) -> None:
-    """Each key that the engine does not honour, with its place."""
+    """Each key that the engine does not honour, and what of the host is asked for, with their places."""
     from kapelle.engine import support
 
     services = order.needed(project, options.targets, deps=not options.no_deps)
+    _tell_host_access(context, project, services)
     for notice in support.notices(project, services, context.engine().capabilities()):
         context.emit(notice)
+
+
+def _tell_host_access(context: Context, project: Project, services: Sequence[Service]) -> None:
+    """Once per project, and again when something is added. Whatever becomes of the notes, nothing is held up."""
+    from kapelle.engine import hostaccess
+    from kapelle.errors import StateError
+    from kapelle.state import store
+
+    home = os.path.normpath(context.environ.get("HOME") or os.path.expanduser("~"))
+    found = hostaccess.notices(services, home=home, root=os.getuid() == 0)
+    if not found:
+        return
+    folder = f"{context.paths.state}/told"
+    file = f"{folder}/{project.name}.json"
+    try:
+        noted = store.read_json(file)
+    except (StateError, OSError):
+        noted = None
+    known = noted if isinstance(noted, dict) and noted.get("folder") == project.working_dir else {}
+    told = [str(text) for text in known.get("told") or ()]
+    new = [notice for notice in found if notice.text not in told]
+    for notice in new:
+        context.emit(notice)
+    if new and not context.dry_run:
+        try:
+            store.make_directory(folder)
+            store.write_json(file, {"folder": project.working_dir, "told": [*told, *(n.text for n in new)]})
+        except StateError:
+            pass  # then it is told again
 
 
 def check_scales(project: Project, options: UpOptions) -> None:

@@ -56,10 +56,12 @@ class Context:
         if options.host_settings:
             self.environ = {**self.environ, "KAP_HOST_SETTINGS": "1"}
         self.paths = places.find(self.environ)
+        places.guard(self.paths)
         self._loaded: dict[tuple[str, ...], Loaded] = {}
         self._engine: Engine | None = None
         self._renderer: Renderer | None = None
         self._progress = ""
+        self._own_progress = ""
 
     def choose_ports(self, how: str) -> None:
         """--ports: what to do with published ports that are taken. Before the engine is made."""
@@ -272,8 +274,13 @@ class Context:
             self._progress = self._choose_progress()
         return self._progress
 
+    def choose_progress(self, kind: str) -> None:
+        """--progress of a command itself."""
+        self._own_progress = kind
+        self._progress = self._choose_progress()
+
     def _choose_progress(self) -> str:
-        kind = self.given.progress or self.environ.get("COMPOSE_PROGRESS", "") or "auto"
+        kind = self._own_progress or self.given.progress or self.environ.get("COMPOSE_PROGRESS", "") or "auto"
         ansi = self.ansi()
         if kind not in _KINDS:
             raise UsageError(f'unsupported --progress value "{kind}"', hint="one of auto, tty, plain, json, quiet")
@@ -314,7 +321,7 @@ class Context:
             return TtyRenderer(stream, title=self.command or "kap", colours=not self.environ.get("NO_COLOR"))
         from kapelle.render.plain import PlainRenderer
 
-        build_log = self.stderr if self.command == "run" else self.stdout
+        build_log = self.stderr if self.command in ("run", "buildx build") else self.stdout
         return PlainRenderer(stream, build_log=build_log)
 
     def emit(self, event: Event) -> None:

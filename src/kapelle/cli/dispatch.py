@@ -20,6 +20,7 @@ COMMANDS = {
     "attach": "attach",
     "autostart": "autostart",
     "build": "build",
+    "buildx": "buildx",
     "bundle": "bundle",
     "commit": "commit",
     "completion": "completion",
@@ -32,10 +33,17 @@ COMMANDS = {
     "exec": "exec",
     "export": "export",
     "explain": "explain",
+    "gc": "gc",
     "help": "help",
+    "history": "history",
+    "image": "image",
     "images": "images",
+    "import": "import_",
+    "inspect": "inspect",
     "kill": "kill",
     "load": "load",
+    "login": "login",
+    "logout": "logout",
     "logs": "logs",
     "ls": "ls",
     "network": "network",
@@ -44,8 +52,10 @@ COMMANDS = {
     "port": "port",
     "ps": "ps",
     "pull": "pull",
+    "push": "push",
     "restart": "restart",
     "rm": "rm",
+    "rmi": "rmi",
     "run": "run",
     "save": "save",
     "scale": "scale",
@@ -53,6 +63,8 @@ COMMANDS = {
     "start": "start",
     "stats": "stats",
     "stop": "stop",
+    "system": "system",
+    "tag": "tag",
     "top": "top",
     "unpause": "unpause",
     "up": "up",
@@ -63,8 +75,8 @@ COMMANDS = {
 }
 # verbs that make or remove what containers are made of: an ordinary user does it in a user namespace
 _MAKING = frozenset(
-    "attach autostart build bundle commit cp create down export images import kill load network pause pull push "
-    "restart rm rmi run save scale standins start stop system tag unpause up volume volumes".split()
+    "attach autostart build buildx bundle commit cp create down export gc image images import kill load network pause "
+    "pull push restart rm rmi run save scale standins start stop system tag unpause up volume volumes".split()
 )
 ALIASES = {"convert": "config", "networks": "network"}
 

@@ -11,13 +11,33 @@ GROUPS = (
     ("Run a project", ("up", "down", "start", "stop", "restart", "run", "exec", "cp", "create", "scale", "kill", "rm")),
     (
         "See what is there",
-        ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes"),
+        ("ps", "logs", "attach", "top", "stats", "events", "port", "wait", "images", "ls", "volumes", "inspect"),
     ),
-    ("Images", ("build", "pull", "load", "save", "commit", "export", "standins")),
+    (
+        "Images",
+        (
+            "image",
+            "build",
+            "buildx",
+            "pull",
+            "push",
+            "login",
+            "logout",
+            "tag",
+            "rmi",
+            "history",
+            "load",
+            "save",
+            "import",
+            "commit",
+            "export",
+            "standins",
+        ),
+    ),
     ("Without a network", ("bundle",)),
     ("Volumes and networks", ("volume", "network")),
     ("Before anything changes", ("config", "plan")),
-    ("More", ("pause", "unpause", "autostart", "doctor", "version", "explain", "completion", "help")),
+    ("More", ("system", "gc", "pause", "unpause", "autostart", "doctor", "version", "explain", "completion", "help")),
 )
 
 

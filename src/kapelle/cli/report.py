@@ -35,7 +35,8 @@ def _write(error: Exception, words: list[str], context: Context) -> str:
     os.makedirs(folder, 0o700, exist_ok=True)
     path = f"{folder}/{os.getpid()}.txt"
     text = "".join(traceback.format_exception(error))
-    with open(path, "w") as f:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as f:
         f.write(f"kap {__version__}, Python {platform.python_version()}, {platform.platform()}\n")
-        f.write(f"words: {words!r}\n\n{text}")
+        shown = [f"{word.partition('=')[0]}=…" if "=" in word else word for word in words]  # -e PASSWORD=…
+        f.write(f"words: {shown!r}\n\n{text}")
     return path

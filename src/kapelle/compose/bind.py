@@ -81,6 +81,7 @@ def service(
         ),
         healthcheck=_health(tree["healthcheck"]) if tree.get("healthcheck") else None,
         probe=_probe(tree),
+        map_user=_map_user(tree),
         restart=_restart(tree, deploy),
         restart_delay=_seconds((deploy.get("restart_policy") or {}).get("delay")),
         restart_window=_seconds((deploy.get("restart_policy") or {}).get("window")),
@@ -266,6 +267,8 @@ def _build(tree: Map) -> Build:
         no_cache=tree.get("no_cache", False),
         pull=tree.get("pull", False),
         privileged=tree.get("privileged", False),
+        no_cache_filter=tuple(tree.get("no_cache_filter") or ()),
+        entitlements=tuple(tree.get("entitlements") or ()),
     )
 
 
@@ -339,6 +342,14 @@ def _probe(tree: Map) -> Probe | None:
     from kapelle.compose import probe
 
     return probe.read(tree, lambda *_: None)  # what is wrong with it was told when the tree was checked
+
+
+def _map_user(tree: Map) -> str:
+    if "x-kap-map-user" not in tree:
+        return ""
+    from kapelle.compose import mapuser
+
+    return mapuser.read(tree, lambda *_: None)
 
 
 def _restart(tree: Map, deploy: Any) -> str:

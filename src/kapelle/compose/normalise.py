@@ -160,17 +160,22 @@ def consistency(tree: Map, disabled: Map) -> list[KapelleError]:
         _pairs(name, service, wrong)
         _targets(name, service, wrong)
         _limits(name, service, wrong)
-        _probe(name, service, wrong)
+        _own(name, service, wrong)
     mistakes += _circle(known)
     _contents(tree, wrong)
     return mistakes
 
 
-def _probe(name: str, service: Map, wrong: Wrong) -> None:
+def _own(name: str, service: Map, wrong: Wrong) -> None:
+    """Keys of ours."""
     if "x-kap-probe" in service:
         from kapelle.compose import probe
 
         probe.read(service, lambda text, mark, hint: wrong(f"services.{name}.{text}", mark, hint))
+    if "x-kap-map-user" in service:
+        from kapelle.compose import mapuser
+
+        mapuser.read(service, lambda text, mark, hint: wrong(f"services.{name}.{text}", mark, hint))
 
 
 def _contents(tree: Map, wrong: Wrong) -> None:

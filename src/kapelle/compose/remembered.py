@@ -86,7 +86,7 @@ class Memory:
         own = f"{path}.{os.getpid()}"
         try:
             os.makedirs(self.folder, 0o700, exist_ok=True)
-            with open(own, "wb") as f:
+            with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as f:
                 marshal.dump((FORMAT, text, rows), f)
             os.rename(own, path)
             self._tidy()

@@ -13,7 +13,7 @@ from kapelle.engine.protocol import Engine
 from kapelle.events import Emit
 from kapelle.model.project import Project
 from kapelle.plan.graph import Node, Plan
-from kapelle.plan.steps import CreateContainer, StartContainer, StopContainer, WaitFor
+from kapelle.plan.steps import BuildImage, CreateContainer, PullImage, StartContainer, StopContainer, WaitFor
 
 if TYPE_CHECKING:
     from threading import Condition
@@ -30,7 +30,11 @@ def execute(plan: Plan, engine: Engine, project: Project, emit: Emit, *, limit: 
     steps that are running then go on in their threads until the process ends.
     """
     check(plan, engine, project)
-    _Run(plan, engine, project, emit, limit or MOST_THREADS).run()
+    try:
+        _Run(plan, engine, project, emit, limit or MOST_THREADS).run()
+    finally:
+        if any(not isinstance(s, PullImage | BuildImage) for s in plan.steps) or not plan.steps:
+            engine.rest()  # after images alone comes another plan, that makes containers of them
 
 
 def check(plan: Plan, engine: Engine, project: Project) -> None:

@@ -87,6 +87,9 @@ class FakeEngine:
     def check(self, wanted: tuple[steps.Step, ...], project: Project) -> None:
         return None
 
+    def rest(self) -> None:
+        return None
+
     def settle(self, project: str) -> None:
         return None
 

@@ -71,6 +71,10 @@ class Engine(Protocol):
         """Refuse what can be known not to work before anything is created (bind sources, taken ports)."""
         ...
 
+    def rest(self) -> None:
+        """A plan has been performed: let go of the images that were held for it."""
+        ...
+
     def settle(self, project: str) -> None:
         """After a `down`: let go of what only a living project needs."""
         ...

@@ -43,21 +43,53 @@ def load(source: str | BinaryIO, store: Store, emit: Emit) -> list[Image]:
     nothing of it is kept.
     """
     label = source if isinstance(source, str) else "standard input"
+    try:
+        with ExitStack() as stack:
+            return _load(source, label, store, stack, emit)
+    except OSError as e:
+        raise layers.fault(e, f"{label} could not be loaded") from e
+
+
+def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, emit: Emit) -> list[Image]:
+    store.prepare()
+    stack.enter_context(store.using())
+    if isinstance(source, str) and os.path.isdir(source):
+        return _place(_collect(_folder(source), store, stack, emit, label), store, emit, label)
+    if isinstance(source, str):
+        try:
+            stream: BinaryIO = stack.enter_context(open(source, "rb"))
+        except OSError as e:
+            raise ImageError(f"{source} can't be read: {e.strerror}", hint="give the path of a saved image") from e
+    else:
+        stream = source
+    return _place(_collect(_members(_chunks(stream), label), store, stack, emit, label), store, emit, label)
+
+
+def import_layer(
+    stream: BinaryIO, label: str, store: Store, name: str, *, created: str, comment: str, platform: str = ""
+) -> Image:
+    """Make an image of a file system's tar archive (compressed or not): one layer, no settings."""
+    wanted = platforms.parse(platform) if platform else platforms.host()
     with ExitStack() as stack:
-        store.prepare()
-        stack.enter_context(store.using())
-        if isinstance(source, str):
-            if os.path.isdir(source):
-                parts = _collect(_folder(source), store, stack, emit, label)
-                return _place(parts, store, emit, label)
-            try:
-                stream: BinaryIO = stack.enter_context(open(source, "rb"))
-            except OSError as e:
-                raise ImageError(f"{source} can't be read: {e.strerror}", hint="give the path of a saved image") from e
-        else:
-            stream = source
-        parts = _collect(_members(_chunks(stream), label), store, stack, emit, label)
-        return _place(parts, store, emit, label)
+        try:
+            store.prepare()
+            stack.enter_context(store.using())
+            path = stack.enter_context(store.temporary())
+            layer, _, _ = layers.take(store, path, _chunks(stream), what=f"the archive {label}")
+            store.sync()
+            if not store.has_layer(layer.diff_id):
+                store.publish_layer(path, layer.diff_id)
+        except OSError as e:
+            raise layers.fault(e, f"{label} could not be imported") from e
+        config = {
+            "created": created,
+            "os": wanted.os,
+            "architecture": wanted.architecture,
+            **({"variant": wanted.variant} if wanted.variant else {}),
+            "config": {},
+            "history": [{"created": created, "comment": comment}],
+        }
+        return store.put_image(config, (layer.diff_id,), (name,) if name else ())
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
@@ -218,21 +250,18 @@ def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> lis
             if part.layer is None or part.layer.diff_id != diff_id:
                 got = part.layer.diff_id if part.layer else "no archive"
                 raise layers.wrong(f"layer {diff_id[:19]} of {label}", "content", diff_id, got)
-    try:
-        store.sync()
-        for image in found:
-            for part in image.layers:
-                assert part.layer is not None
-                if not store.has_layer(part.layer.diff_id):
-                    store.publish_layer(part.path, part.layer.diff_id)
-        loaded = []
-        for image in found:
-            ids = manifests.diff_ids(image.config, label)
-            new = store.put_image(image.config, ids, image.names, manifest=image.manifest)
-            emit(Progress("image", image.names[0] if image.names else new.id[:19], "Loaded", "done"))
-            loaded.append(new)
-    except OSError as e:
-        raise layers.fault(e, f"{label} could not be loaded") from e
+    store.sync()
+    for image in found:
+        for part in image.layers:
+            assert part.layer is not None
+            if not store.has_layer(part.layer.diff_id):
+                store.publish_layer(part.path, part.layer.diff_id)
+    loaded = []
+    for image in found:
+        ids = manifests.diff_ids(image.config, label)
+        new = store.put_image(image.config, ids, image.names, manifest=image.manifest)
+        emit(Progress("image", image.names[0] if image.names else new.id[:19], "Loaded", "done"))
+        loaded.append(new)
     return loaded
 
 

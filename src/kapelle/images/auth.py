@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.light import NamedTuple
@@ -59,28 +60,60 @@ def config_path(environ: Mapping[str, str]) -> str:
 
 
 def credentials(registry: str, environ: Mapping[str, str]) -> Credentials | None:
-    """What `auths` in Docker's config.json has for a registry; None if nothing. ImageError if the file is damaged."""
+    """What Docker's config.json has for a registry, or its credential helper; None if nothing. ImageError if the file
+    is damaged. A helper that is not installed has nothing (`helper` tells which it would be).
+    """
+    tree = read_config(environ)
+    name = helper(registry, environ, tree)
+    if name:
+        from kapelle.images import helpers
+
+        for key in keys_of(registry):
+            found = helpers.get(name, key, environ)
+            if found is not None:
+                return found
+    table = tree.get("auths")
+    if not isinstance(table, dict):
+        return None
+    for key in keys_of(registry):
+        row = table.get(key)
+        if isinstance(row, dict):
+            known = _row(row)
+            if known is not None:
+                return known
+    return None
+
+
+def keys_of(registry: str) -> tuple[str, ...]:
+    """What a registry's credentials may be filed under; the first is what `login` writes."""
+    if registry in ("docker.io", "registry-1.docker.io", "index.docker.io"):
+        return (_DOCKER_HUB, "https://index.docker.io/v1", "docker.io", "index.docker.io", "registry-1.docker.io")
+    return (registry, f"https://{registry}", f"https://{registry}/v1/", f"https://{registry}/v2/", f"http://{registry}")
+
+
+def helper(registry: str, environ: Mapping[str, str], tree: Mapping[str, Any] | None = None) -> str:
+    """The credential helper of a registry: its own (credHelpers), or the one for all (credsStore); "" for none."""
+    tree = read_config(environ) if tree is None else tree
+    table = tree.get("credHelpers")
+    if isinstance(table, dict):
+        for key in keys_of(registry):
+            if isinstance(table.get(key), str) and table[key]:
+                return str(table[key])
+    name = tree.get("credsStore")
+    return name if isinstance(name, str) else ""
+
+
+def read_config(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Docker's config.json; {} where there is none. ImageError if it is damaged."""
     path = config_path(environ)
     try:
         with open(path, "rb") as f:
             tree = json.load(f)
     except (FileNotFoundError, PermissionError, NotADirectoryError):
-        return None
+        return {}
     except (ValueError, RecursionError, OSError) as e:
         raise ImageError(f"{path} can't be read: {e}", hint="correct the file, or move it away") from e
-    table = tree.get("auths") if isinstance(tree, dict) else None
-    if not isinstance(table, dict):
-        return None
-    keys = (registry, f"https://{registry}", f"https://{registry}/v1/", f"https://{registry}/v2/", f"http://{registry}")
-    if registry in ("docker.io", "registry-1.docker.io", "index.docker.io"):
-        keys = (_DOCKER_HUB, "https://index.docker.io/v1", "docker.io", "index.docker.io", "registry-1.docker.io")
-    for key in keys:
-        row = table.get(key)
-        if isinstance(row, dict):
-            found = _row(row)
-            if found is not None:
-                return found
-    return None
+    return tree if isinstance(tree, dict) else {}
 
 
 def _row(row: Mapping[str, object]) -> Credentials | None:

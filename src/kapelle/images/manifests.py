@@ -17,6 +17,7 @@ MOST_BYTES = 4 << 20  # of a manifest (distribution-spec: a registry should take
 MOST_CONFIG = 16 << 20
 _MOST_LAYERS = 1000
 _MOST_OFFERS = 2000
+_MOST_URLS = 20
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -96,7 +97,10 @@ def _descriptor(row: Any, what: str) -> Descriptor:
         raise _bad(what, f'"{digest[:80]}" in its manifest is not a digest')
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 42:
         raise _bad(what, "a descriptor in its manifest has no sensible size")
-    return Descriptor(kind, digest, size)
+    urls = row.get("urls") or ()
+    if not isinstance(urls, list | tuple) or len(urls) > _MOST_URLS or not all(isinstance(u, str) for u in urls):
+        raise _bad(what, "a descriptor in its manifest has no list of URLs")
+    return Descriptor(kind, digest, size, tuple(urls))
 
 
 def diff_ids(config: bytes, what: str) -> tuple[str, ...]:

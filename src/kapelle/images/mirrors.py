@@ -7,6 +7,9 @@ in that order), then [mirrors] of config.toml:
     "docker.io" = ["https://mirror.example"]
     [registries."registry.example:5000"]
     plain-http = true
+    insecure = true
+
+After those come the mirrors of containers' registries.conf and of docker's daemon.json (`hostregistries`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError
+from kapelle.images import hostregistries
+from kapelle.images.hostregistries import HostRegistries
 from kapelle.images.reference import Reference
 from kapelle.light import NamedTuple
 from kapelle.state.paths import Paths
@@ -32,6 +37,8 @@ class Endpoint(NamedTuple):
     schemes: tuple[str, ...]
     prefix: str = ""  # put before the repository ("ghcr/")
     mirror: bool = False
+    insecure: bool = False  # any certificate will do
+    asked: str = ""  # the repository to ask for in place of the reference's ("" = that one)
 
     def __str__(self) -> str:
         return f"{self.schemes[0]}://{self.host}" if len(self.schemes) == 1 else self.host
@@ -43,6 +50,7 @@ class Settings(NamedTuple):
     mirrors: Mapping[str, tuple[str, ...]] = {}
     config: Mapping[str, Any] = {}  # config.toml, whole
     environ: Mapping[str, str] = {}  # proxies, CA bundles, DOCKER_CONFIG, HOME
+    host: HostRegistries = HostRegistries()
 
 
 def settings(environ: Mapping[str, str], paths: Paths) -> Settings:
@@ -68,14 +76,50 @@ def settings(environ: Mapping[str, str], paths: Paths) -> Settings:
         for url in listed:
             _check(url, f"{paths.config}/config.toml")
             mirrors.setdefault(registry, []).append(url)
-    return Settings({r: tuple(dict.fromkeys(urls)) for r, urls in mirrors.items()}, config, environ)
+    host = hostregistries.read(environ)
+    for url in host.docker_mirrors:
+        _check(url, "docker's daemon.json")
+        mirrors.setdefault("docker.io", []).append(url)
+    return Settings({r: tuple(dict.fromkeys(urls)) for r, urls in mirrors.items()}, config, environ, host)
 
 
 def endpoints(ref: Reference, settings: Settings) -> tuple[Endpoint, ...]:
-    """Where to ask for an image, in order."""
+    """Where to ask for an image, in order. ImageError if the host's configuration forbids it."""
     found = [_endpoint(url, True, settings) for url in settings.mirrors.get(ref.registry, ())]
-    found.append(_endpoint(_HOSTS.get(ref.registry, ref.registry), False, settings))
-    return tuple(found)
+    rule = settings.host.rule(ref.name)
+    if rule is not None:
+        if rule.blocked:
+            raise ImageError(
+                f"registry {ref.registry} is blocked in registries.conf", hint="take out blocked = true there"
+            )
+        rest = ref.name[len(rule.prefix) :] if not rule.prefix.startswith("*.") else f"/{ref.repository}"
+        for mirror in rule.mirrors:
+            if mirror.only and mirror.only != ("digest" if ref.digest else "tag"):
+                continue
+            found.append(_moved(mirror.location + rest, True, mirror.insecure, settings))
+    return (*found, own(ref.registry, settings, ref.name))
+
+
+def own(registry: str, settings: Settings, name: str = "") -> Endpoint:
+    """The registry itself (for pushes, logins): never a mirror. name: of a repository, for rules about some of them."""
+    rule = settings.host.rule(name or registry)
+    if rule is not None and name and (rule.location != rule.prefix or rule.insecure):
+        rest = name[len(rule.prefix) :] if not rule.prefix.startswith("*.") else f"/{name.partition('/')[2]}"
+        location = rule.location + rest if not rule.location.startswith("*.") else name
+        return _moved(location, False, rule.insecure, settings)
+    found = _endpoint(_HOSTS.get(registry, registry), False, settings)
+    return _open(found) if rule is not None and rule.insecure else found
+
+
+def _moved(location: str, mirror: bool, insecure: bool, settings: Settings) -> Endpoint:
+    """Another place for a whole repository: HOST/PATH."""
+    host, _, path = location.partition("/")
+    found = _endpoint(_HOSTS.get(host, host), mirror, settings)._replace(asked=path)
+    return _open(found) if insecure else found
+
+
+def _open(endpoint: Endpoint) -> Endpoint:
+    return endpoint._replace(schemes=("https", "http"), insecure=True)
 
 
 def is_loopback(host: str) -> bool:
@@ -93,13 +137,17 @@ def _endpoint(url: str, mirror: bool, settings: Settings) -> Endpoint:
     if "://" in url:
         parts = urlsplit(url)
         path = parts.path.strip("/")
-        return Endpoint(parts.netloc, (parts.scheme,), f"{path}/" if path else "", mirror)
+        insecure = settings.host.is_insecure(parts.netloc)
+        return Endpoint(parts.netloc, (parts.scheme,), f"{path}/" if path else "", mirror, insecure)
     host, _, path = url.partition("/")
     path = path.strip("/")
     registries = settings.config.get("registries")
-    own = registries.get(host, {}) if isinstance(registries, dict) else {}
-    plain = is_loopback(host) or (isinstance(own, dict) and own.get("plain-http") is True)
-    return Endpoint(host, ("https", "http") if plain else ("https",), f"{path}/" if path else "", mirror)
+    said = registries.get(host, {}) if isinstance(registries, dict) else {}
+    row: dict[str, Any] = said if isinstance(said, dict) else {}
+    insecure = row.get("insecure") is True or settings.host.is_insecure(host)
+    plain = insecure or is_loopback(host) or row.get("plain-http") is True
+    schemes = ("https", "http") if plain else ("https",)
+    return Endpoint(host, schemes, f"{path}/" if path else "", mirror, insecure)
 
 
 def _check(url: str, where: str) -> None:

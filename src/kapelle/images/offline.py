@@ -1,6 +1,6 @@
 """--offline and KAP_OFFLINE=1: nothing of ours asks the network. What is here will do; what is not is named.
 
-`registry.open_pool` is the one door to the network and refuses whatever has not been refused with better words before.
+`wire.open_pool` is the one door to the network and refuses whatever has not been refused with better words before.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from kapelle.errors import ImageError
@@ -17,9 +17,10 @@ from kapelle.images import layers, manifests, mirrors, platforms, reference
 from kapelle.images.mirrors import Settings as Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
-from kapelle.images.registry import Refused, Registry
+from kapelle.images.registry import Registry
 from kapelle.images.store import Descriptor, Store
 from kapelle.images.types import Image
+from kapelle.images.wire import Refused
 from kapelle.light import NamedTuple
 
 _AT_ONCE = 4  # layers on their way
@@ -134,7 +135,8 @@ class _Teller:
 
     def layer(self, blob: Descriptor, text: str, state: str = "working", current: int = 0) -> None:
         name = blob.digest.partition(":")[2][:12]
-        total = blob.size if text == "Downloading" else 0
+        total = 0 if text == "Already exists" else blob.size
+        current = blob.size if text in ("Unpacking", "Pull complete") else current
         with self._lock:
             self._emit(Progress("layer", name, text, state, current=current, total=total, parent=self._image))
 
@@ -153,29 +155,46 @@ def _pull(
     *,
     asked: bool,
 ) -> Image:
-    store.prepare()
+    try:
+        store.prepare()
+    except OSError as e:
+        raise layers.fault(e, f"image {shown} could not be stored") from e
     refusals: list[tuple[str, Refused]] = []
     for number, endpoint in enumerate(mirrors.endpoints(ref, settings), 1):
         label = f"mirror {number}" if endpoint.mirror else ref.registry
         registry = Registry(endpoint, ref.registry, settings)
         try:
-            wanted = _resolve(registry, ref, shown, platform, tell, asked=asked)
+            wanted = _resolve(registry, store, ref, shown, platform, tell, asked=asked)
             with store.using():
                 return _bring(wanted, ref, shown, store, tell)
         except Refused as e:
             refusals.append((label, e))
         except OSError as e:
             raise layers.fault(e, f"image {shown} could not be stored") from e
-    raise _failure(shown, ref, refusals)
+    raise _failure(shown, ref, refusals, _others(store, ref))
+
+
+def _others(store: Store, ref: Reference) -> tuple[str, ...]:
+    """Other tags of the repository that are here."""
+    found = (reference.parse(name) for names in store.names().values() for name in names)
+    return tuple(sorted(familiar(other) for other in found if other.name == ref.name and other.tag))[:5]
 
 
 # -- what to bring ------------------------------------------------------------------------------------------------
 
 
 def _resolve(
-    registry: Registry, ref: Reference, shown: str, platform: platforms.Platform, tell: _Teller, *, asked: bool
+    registry: Registry,
+    store: Store,
+    ref: Reference,
+    shown: str,
+    platform: platforms.Platform,
+    tell: _Teller,
+    *,
+    asked: bool,
 ) -> _Wanted:
-    data, kind, digest = registry.manifest(ref.repository, ref.wanted)
+    repository = registry.endpoint.asked or ref.repository
+    data, kind, digest = registry.manifest(repository, ref.wanted)
     top = digest
     parsed = manifests.parse(data, kind, f"image {shown}")
     depth = 0
@@ -193,11 +212,11 @@ def _resolve(
         if place is None or depth > _DEPTH:
             raise platforms.misfit(shown, offers, platform, asked=asked)
         blob = parsed.manifests[place].blob
-        data, kind, _ = registry.manifest(ref.repository, blob.digest)
+        data, kind, _ = registry.manifest(repository, blob.digest)
         if len(data) != blob.size:
             raise layers.wrong(f"manifest {blob.digest[:19]} of {shown}", "size", str(blob.size), str(len(data)))
         parsed = manifests.parse(data, kind or blob.media_type, f"image {shown}")
-    config = _config(registry, ref.repository, parsed.config, shown)
+    config = _here(store, parsed.config) or _config(registry, repository, parsed.config, shown)
     ids = manifests.diff_ids(config, f"image {shown}")
     if len(ids) != len(parsed.layers):
         raise ImageError(
@@ -209,7 +228,14 @@ def _resolve(
         if asked or not platforms.emulated(own):
             raise platforms.misfit(shown, [own], platform, asked=asked)
         tell.notice(f"{shown}: is for {own} and runs by emulation, slower")
-    return _Wanted(registry, ref.repository, data, config, parsed.layers, ids, top)
+    return _Wanted(registry, repository, data, config, parsed.layers, ids, top)
+
+
+def _here(store: Store, blob: Descriptor) -> bytes | None:
+    """A config that the store has, whole."""
+    data = store.read_blob(blob.digest) if blob.digest.startswith("sha256:") else None
+    good = data is not None and f"sha256:{hashlib.sha256(data).hexdigest()}" == blob.digest and len(data) == blob.size
+    return data if good else None
 
 
 def _config(registry: Registry, repository: str, blob: Descriptor, shown: str) -> bytes:
@@ -321,7 +347,7 @@ class _Crew:
 
     def _one(self, diff_id: str, blob: Descriptor, path: str) -> None:
         self._tell.layer(blob, "Downloading")
-        chunks = self._wanted.registry.blob(self._wanted.repository, blob.digest, blob.size, self._stop.is_set)
+        chunks = self._chunks(blob)
         what = f"layer {blob.digest.partition(':')[2][:12]} of {self._shown}"
         try:
             layers.take(self._store, path, chunks, what=what, blob=blob, diff_id=diff_id, counted=self._count(blob))
@@ -330,6 +356,25 @@ class _Crew:
                 raise layers.Cancelled from None
             raise
         self._tell.layer(blob, "Pull complete", "done", current=blob.size)
+
+    def _chunks(self, blob: Descriptor) -> Iterator[bytes]:
+        """The layer's bytes: from the registry, or where a foreign layer's manifest says that it is."""
+        wanted = self._wanted
+        try:
+            yield from wanted.registry.blob(wanted.repository, blob.digest, blob.size, self._stop.is_set)
+            return
+        except Refused as e:
+            if e.kind != "missing" or not blob.urls:
+                raise
+            first = e
+        for url in blob.urls:
+            try:
+                yield from wanted.registry.elsewhere(url, blob.size, self._stop.is_set)
+                return
+            except Refused as e:
+                if e.kind == "failed":  # some of it has come
+                    raise
+        raise first
 
     def _count(self, blob: Descriptor) -> Callable[[int], None]:
         last = time.monotonic()
@@ -353,9 +398,13 @@ class _Crew:
 # -- what went wrong ----------------------------------------------------------------------------------------------
 
 
-def _failure(shown: str, ref: Reference, refusals: list[tuple[str, Refused]]) -> ImageError:
+def _failure(
+    shown: str, ref: Reference, refusals: list[tuple[str, Refused]], others: tuple[str, ...] = ()
+) -> ImageError:
     """One error of all that was tried. What the registry itself says counts most; mirrors may lack an image."""
     rows = tuple((label, e.row) for label, e in refusals)
+    if others:
+        rows = (*rows, ("have", f"{', '.join(others)} {'is' if len(others) == 1 else 'are'} here"))
     kinds = {e.kind for _, e in refusals}
     last = refusals[-1][1]
     hints = [e.hint for _, e in refusals if e.hint]
@@ -381,5 +430,7 @@ def _failure(shown: str, ref: Reference, refusals: list[tuple[str, Refused]]) ->
             hint=f"check name and tag, or log in: {last.hint}" if last.hint else "check name and tag",
             code="KAP502",
         )
-    hint = f"log in for a higher limit: {last.hint}" if "limit" in kinds and last.hint else "try again later"
+    hint = "try again later"
+    if "limit" in kinds and last.hint:
+        hint = f"log in for a higher limit: {last.hint}, or name a mirror: KAP_MIRRORS={ref.registry}=https://…"
     return ImageError(f"image {shown} could not be pulled", details=rows, hint=hint)

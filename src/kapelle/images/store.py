@@ -1,6 +1,6 @@
 """The image store: blobs, unpacked layers, image records and names on disk. Several processes share it.
 
-    oci-layout                      blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
+    oci-layout, index.json          blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
     images/HEX.json                 one record per image (HEX of its ID)
     names/QUOTED                    "sha256:ID\\nfull reference\\n"
     layers/HEX/diff                 a layer unpacked, as overlayfs reads it (HEX of its diff-ID)
@@ -14,20 +14,19 @@ Whatever is written goes to tmp/ first, is synced, and is renamed: a kill -9 or 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
 from kapelle.errors import ImageError, StateError
 from kapelle.images import reference, trees
+from kapelle.images.storefolder import HEX, StoreFolder, digits_of
 from kapelle.images.types import Image
 from kapelle.light import NamedTuple
 
-_HEX = frozenset("0123456789abcdef")
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -39,6 +38,12 @@ class Descriptor(NamedTuple):
     media_type: str
     digest: str
     size: int
+    urls: tuple[str, ...] = ()  # where else a foreign layer is
+
+    def row(self) -> dict[str, Any]:
+        """As JSON has it."""
+        row = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        return {**row, "urls": list(self.urls)} if self.urls else row
 
 
 class Layer(NamedTuple):
@@ -51,10 +56,16 @@ class Layer(NamedTuple):
     frame: bool = False  # its archive can be made again from the record
 
 
-class Store:
-    def __init__(self, root: str) -> None:
-        """`root` is paths.images. Nothing is made before something is written."""
-        self.root = root
+class Removed(NamedTuple):
+    """What a removal took away."""
+
+    layers: tuple[str, ...] = ()  # diff-IDs
+    freed: int = 0  # bytes of their files
+    postponed: bool = False  # others were using the store: layers that nothing has stay for the next `gc`
+
+
+class Store(StoreFolder):
+    """Images by name and ID, their layers by diff-ID."""
 
     # -- looking up -----------------------------------------------------------------------------------------------
 
@@ -63,7 +74,7 @@ class Store:
         least 12 of its digits). None if there is none; ImageError if `name` can be neither.
         """
         digits = name.removeprefix("sha256:")
-        by_id = digits != name or (len(digits) >= 12 and set(digits) <= _HEX)
+        by_id = digits != name or (len(digits) >= 12 and set(digits) <= HEX)
         if digits == name and len(digits) != 64:
             try:
                 image_id = self.lookup(reference.parse(name))
@@ -73,14 +84,14 @@ class Store:
                 image_id = ""
             if image_id:
                 return self.image(image_id)
-        return self._by_prefix(digits) if by_id and digits and set(digits) <= _HEX else None
+        return self._by_prefix(digits) if by_id and digits and set(digits) <= HEX else None
 
     def lookup(self, ref: reference.Reference) -> str:
         """The ID a reference stands for, or "". A digest decides where there is one, whatever the tag."""
         if ref.digest:
             ref = ref._replace(tag="")
         try:
-            with open(self._name_path(str(ref)), encoding="utf-8") as f:
+            with open(self.name_path(str(ref)), encoding="utf-8") as f:
                 return f.readline().strip()
         except FileNotFoundError:
             return ""
@@ -88,7 +99,7 @@ class Store:
     def _by_prefix(self, digits: str) -> Image | None:
         if len(digits) == 64:
             return self.image(f"sha256:{digits}")
-        found = [n for n in self._listed("images") if n.startswith(digits)]
+        found = [n for n in self.listed("images") if n.startswith(digits)]
         if len(found) > 1:
             raise ImageError(f"{digits} is the beginning of {len(found)} image IDs", hint="give more digits")
         return self.image("sha256:" + found[0].removesuffix(".json")) if found else None
@@ -102,7 +113,7 @@ class Store:
         if config is None:
             return None
         if names is None:
-            names = self._names().get(image_id, ())
+            names = self.names().get(image_id, ())
         return Image(
             image_id,
             tuple(n for n in names if "@" not in n),
@@ -117,7 +128,7 @@ class Store:
     def record(self, image_id: str) -> dict[str, Any] | None:
         """The image's own record: layers, created, size, standin, manifest (digest), labels of ours."""
         try:
-            with open(f"{self.root}/images/{_hex(image_id)}.json", "rb") as f:
+            with open(f"{self.root}/images/{digits_of(image_id)}.json", "rb") as f:
                 record: dict[str, Any] = json.load(f)
         except FileNotFoundError:
             return None
@@ -127,18 +138,19 @@ class Store:
 
     def all(self) -> list[Image]:
         """Every image, newest first."""
-        names = self._names()
+        names = self.names()
         found = []
-        for entry in self._listed("images"):
+        for entry in self.listed("images"):
             image_id = "sha256:" + entry.removesuffix(".json")
             image = self.image(image_id, names.get(image_id, ()))
             if image is not None:
                 found.append(image)
         return sorted(found, key=lambda i: (-i.created, i.id))
 
-    def _names(self) -> dict[str, tuple[str, ...]]:
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Image ID → full references."""
         found: dict[str, list[str]] = {}
-        for entry in self._listed("names"):
+        for entry in self.listed("names"):
             try:
                 with open(f"{self.root}/names/{entry}", encoding="utf-8") as f:
                     image_id, name = f.read().split("\n")[:2]
@@ -147,17 +159,11 @@ class Store:
             found.setdefault(image_id, []).append(name)
         return {image_id: tuple(sorted(names)) for image_id, names in found.items()}
 
-    def _listed(self, directory: str) -> list[str]:
-        try:
-            return sorted(n for n in os.listdir(f"{self.root}/{directory}") if not n.startswith("."))
-        except FileNotFoundError:
-            return []
-
     # -- layers ---------------------------------------------------------------------------------------------------
 
     def layer_dir(self, diff_id: str) -> str:
         """The directory of an unpacked layer. ImageError if it is not there."""
-        path = f"{self.root}/layers/{_hex(diff_id)}/diff"
+        path = f"{self.root}/layers/{digits_of(diff_id)}/diff"
         if not os.path.isdir(path):
             raise ImageError(
                 f"layer {diff_id[:19]} is not in the image store", hint="pull, load or build the image again"
@@ -169,7 +175,7 @@ class Store:
         return tuple(self.layer_dir(d) for d in image.layers)
 
     def has_layer(self, diff_id: str) -> bool:
-        return os.path.isdir(f"{self.root}/layers/{_hex(diff_id)}/diff")
+        return os.path.isdir(f"{self.root}/layers/{digits_of(diff_id)}/diff")
 
     def layer(self, diff_id: str) -> Layer:
         """What is known of a layer; ImageError if it is not there."""
@@ -179,7 +185,9 @@ class Store:
                 known = json.load(f)
         except (FileNotFoundError, ValueError):
             known = {}
-        blobs = tuple(Descriptor(b["mediaType"], b["digest"], b["size"]) for b in known.get("blobs", ()))
+        blobs = tuple(
+            Descriptor(b["mediaType"], b["digest"], b["size"], tuple(b.get("urls", ()))) for b in known.get("blobs", ())
+        )
         frame = bool(known.get("frame")) and os.path.exists(f"{directory}/frame")
         return Layer(diff_id, known.get("size", 0), known.get("tarSize", 0), blobs, frame)
 
@@ -226,23 +234,23 @@ class Store:
 
     def finish_layer(self, path: str, layer: Layer) -> None:
         """Write layer.json into a temporary that holds diff/ (and frame)."""
-        known = {
-            "diffID": layer.diff_id,
-            "size": layer.size,
-            "tarSize": layer.tar_size,
-            "frame": layer.frame,
-            "blobs": [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in layer.blobs],
-        }
-        with open(f"{path}/layer.json", "w", encoding="utf-8") as f:
-            json.dump(known, f)
+        with open(f"{path}/layer.json", "wb") as f:
+            f.write(_layer_record(layer))
+
+    def add_blob(self, diff_id: str, blob: Descriptor) -> None:
+        """Remember a packed form of a layer: it needs not be packed to see that a registry has it."""
+        layer = self.layer(diff_id)
+        if blob not in layer.blobs:
+            data = _layer_record(layer._replace(blobs=(*layer.blobs, blob)))
+            self.write(f"layers/{digits_of(diff_id)}/layer.json", data)
 
     def publish_layer(self, path: str, diff_id: str) -> None:
         """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed."""
-        self._make("layers")
+        self.make("layers")
         for extra in ("work",):
             trees.remove(f"{path}/{extra}")
         try:
-            os.rename(path, f"{self.root}/layers/{_hex(diff_id)}")
+            os.rename(path, f"{self.root}/layers/{digits_of(diff_id)}")
         except OSError as e:
             if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
@@ -283,17 +291,18 @@ class Store:
             record = {
                 "id": image_id,
                 "layers": list(layers),
-                "created": _seconds(parsed.get("created")) or time.time(),
+                "created": seconds(parsed.get("created")) or time.time(),
                 "size": sum(k.size for k in known),
                 "standin": standin,
                 "manifest": self.write_blob(manifest),
                 "manifestSize": len(manifest),
                 **({"labels": dict(labels)} if labels else {}),
             }
-            self._make("images")
-            self._write(f"images/{_hex(image_id)}.json", json.dumps(record).encode())
+            self.make("images")
+            self.write(f"images/{digits_of(image_id)}.json", json.dumps(record).encode())
             for name in full:
                 self._put_name(name, image_id)
+            self.show()
         image = self.image(image_id)
         if image is None:
             raise StateError(
@@ -307,6 +316,7 @@ class Store:
             if self.record(image_id) is None:
                 raise ImageError(f"there is no image {image_id}", code="KAP502")
             self._put_name(str(reference.parse(name)), image_id)
+            self.show()
 
     def untag(self, name: str) -> str | None:
         """Take a name away and return the ID it stood for; None if it stood for nothing."""
@@ -315,58 +325,45 @@ class Store:
         if not image_id:
             return None
         try:
-            os.unlink(self._name_path(str(ref._replace(tag="") if ref.digest else ref)))
+            os.unlink(self.name_path(str(ref._replace(tag="") if ref.digest else ref)))
         except FileNotFoundError:
             return None
+        self.show()
         return image_id
 
     def named_at(self, ref: reference.Reference) -> float:
         """When a name was last set or confirmed (seconds since the epoch); 0.0 if it is not known."""
         try:
-            return os.stat(self._name_path(str(ref))).st_mtime
+            return os.stat(self.name_path(str(ref))).st_mtime
         except FileNotFoundError:
             return 0.0
 
-    def remove(self, image_id: str, in_use: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Remove an image, its names, and the layers that no other image and not `in_use` (diff-IDs) has.
+    def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset, *, only_alone: bool = False) -> Removed:
+        """Remove an image, its names, and the layers that nothing else has: see `collect.remove`."""
+        from kapelle.images import collect
 
-        Waits for other processes that are using the store. Returns the diff-IDs of the layers removed.
-        """
-        record = self.record(image_id)
-        if record is None:
-            return ()
-        with self.collecting():
-            for name in self._names().get(image_id, ()):
-                try:
-                    os.unlink(self._name_path(name))
-                except FileNotFoundError:
-                    pass
-            os.unlink(f"{self.root}/images/{_hex(image_id)}.json")
-            kept = set(in_use)
-            manifests = set()
-            for entry in self._listed("images"):
-                other = self.record("sha256:" + entry.removesuffix(".json"))
-                if other is not None:
-                    kept.update(other["layers"])
-                    manifests.add(other.get("manifest"))
-            blobs = {image_id, record.get("manifest")} - manifests
-            for digest in blobs:
-                if digest:
-                    trees.remove(f"{self.root}/blobs/sha256/{_hex(digest)}")
-            gone = tuple(d for d in dict.fromkeys(record["layers"]) if d not in kept)
-            for diff_id in gone:
-                with self.temporary() as path:
-                    try:
-                        os.rename(f"{self.root}/layers/{_hex(diff_id)}", f"{path}/gone")
-                    except FileNotFoundError:
-                        pass
-        return gone
+        return collect.remove(self, image_id, in_use, only_alone=only_alone)
+
+    def gc(self, in_use: Callable[[], Set[str]]) -> Removed:
+        """Remove what no image and no container has: see `collect.gc`."""
+        from kapelle.images import collect
+
+        return collect.gc(self, in_use)
+
+    def layers(self) -> tuple[str, ...]:
+        """The diff-IDs of all layers that are here."""
+        return tuple(f"sha256:{n}" for n in self.listed("layers") if len(n) == 64)
+
+    def show(self) -> None:
+        from kapelle.images import layoutindex
+
+        layoutindex.write(self)
 
     def _put_name(self, name: str, image_id: str) -> None:
-        self._make("names")
-        self._write(os.path.relpath(self._name_path(name), self.root), f"{image_id}\n{name}\n".encode())
+        self.make("names")
+        self.write(os.path.relpath(self.name_path(name), self.root), f"{image_id}\n{name}\n".encode())
 
-    def _name_path(self, name: str) -> str:
+    def name_path(self, name: str) -> str:
         quoted = name.replace("%", "%25").replace("/", "%2F")
         if len(quoted) > 200:
             import hashlib
@@ -378,7 +375,7 @@ class Store:
 
     def read_blob(self, digest: str) -> bytes | None:
         try:
-            with open(f"{self.root}/blobs/sha256/{_hex(digest)}", "rb") as f:
+            with open(f"{self.root}/blobs/sha256/{digits_of(digest)}", "rb") as f:
                 return f.read()
         except FileNotFoundError:
             return None
@@ -390,153 +387,21 @@ class Store:
         digest = hashlib.sha256(data).hexdigest()
         path = f"blobs/sha256/{digest}"
         if not os.path.exists(f"{self.root}/{path}"):
-            self._make("blobs/sha256")
-            self._write(path, data)
+            self.make("blobs/sha256")
+            self.write(path, data)
         return f"sha256:{digest}"
 
-    # -- files, temporaries, locks --------------------------------------------------------------------------------
 
-    def _make(self, directory: str) -> str:
-        path = f"{self.root}/{directory}"
-        if not os.path.isdir(path):
-            os.makedirs(path, 0o700, exist_ok=True)
-        return path
-
-    def _write(self, path: str, data: bytes) -> None:
-        """Write a small file whole, or not at all: temporary, fsync, rename."""
-        directory, _, base = f"{self.root}/{path}".rpartition("/")
-        temporary = f"{directory}/.{base[:100]}.{os.getpid()}.{os.urandom(4).hex()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.rename(temporary, f"{directory}/{base}")
-        except BaseException:
-            trees.remove(temporary)
-            raise
-
-    def prepare(self) -> None:
-        """Make the store's own files, and take away what dead processes have left."""
-        self._make("tmp")
-        self._make("locks")
-        if not os.path.exists(f"{self.root}/oci-layout"):
-            self._write("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        self.sweep()
-
-    def sweep(self) -> None:
-        """Remove temporaries whose process is gone (their flock is free)."""
-        for name in self._listed("tmp"):
-            path = f"{self.root}/tmp/{name}"
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                trees.remove(path)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(fd)
-        for directory in ("images", "names", "blobs/sha256"):
-            self._sweep_files(f"{self.root}/{directory}")
-
-    def _sweep_files(self, directory: str) -> None:
-        """Half-written small files: an hour is more than any write takes."""
-        try:
-            with os.scandir(directory) as entries:
-                old = [e.path for e in entries if e.name.startswith(".") and time.time() - e.stat().st_mtime > 3600]
-        except OSError:
-            return
-        for path in old:
-            trees.remove(path)
-
-    @contextmanager
-    def temporary(self) -> Iterator[str]:
-        """A fresh directory in tmp/, locked while it is in use; what is left of it at the end is removed."""
-        if not os.path.isdir(f"{self.root}/tmp"):
-            self.prepare()
-        while True:
-            path = f"{self.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
-            os.mkdir(path, 0o700)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(fd), os.stat(path)):
-                        break
-                except OSError:
-                    pass
-                os.close(fd)  # a sweep took it between mkdir and flock
-            except FileNotFoundError:
-                pass
-        try:
-            yield path
-        finally:
-            try:
-                trees.remove(path)
-            finally:
-                os.close(fd)
-
-    def sync(self) -> None:
-        """Put all that was written on the disk, once for many files (syncfs(2))."""
-        from kapelle.linux import files
-
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            files.syncfs(fd)
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def using(self) -> Iterator[None]:
-        """Keep collectors away while layers or images are looked up and recorded."""
-        fd = self._open_lock("store")
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """The store for ourselves: nobody pulls, loads, builds or records meanwhile."""
-        fd = self._open_lock("store")
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
-    def lock_layer(self, diff_id: str, *, wait: float | None = 0.0) -> int | None:
-        """The right to make a layer: a descriptor to close, or None if another has it for longer than `wait` seconds
-        (None: however long). Several are taken in the order of their names, so that nobody waits in a circle.
-        """
-        fd = self._open_lock(_hex(diff_id))
-        end = None if wait is None else time.monotonic() + wait
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except BlockingIOError:
-                if end is not None and time.monotonic() >= end:
-                    os.close(fd)
-                    return None
-                time.sleep(0.05)
-
-    def _open_lock(self, name: str) -> int:
-        directory = self._make("locks")
-        return os.open(f"{directory}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _hex(digest: str) -> str:
-    """The digits of a sha256 digest, checked: they become a file's name."""
-    algorithm, _, digits = digest.partition(":")
-    if algorithm != "sha256" or len(digits) != 64 or not set(digits) <= _HEX:
-        raise ImageError(f'"{digest[:80]}" is not a sha256 digest', code="KAP504")
-    return digits
+def _layer_record(layer: Layer) -> bytes:
+    return json.dumps(
+        {
+            "diffID": layer.diff_id,
+            "size": layer.size,
+            "tarSize": layer.tar_size,
+            "frame": layer.frame,
+            "blobs": [b.row() for b in layer.blobs],
+        }
+    ).encode()
 
 
 def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
@@ -549,7 +414,7 @@ def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
-            "layers": [{"mediaType": r.media_type, "digest": r.digest, "size": r.size} for r in rows],
+            "layers": [r.row() for r in rows],
         },
         separators=(",", ":"),
     ).encode()
@@ -561,7 +426,7 @@ def _architecture() -> str:
     return platforms.host().architecture
 
 
-def _seconds(text: Any) -> float:
+def seconds(text: Any) -> float:
     """RFC 3339 → seconds since the epoch; 0.0 where there is none."""
     if not isinstance(text, str) or len(text) < 19:
         return 0.0

@@ -23,6 +23,7 @@ _LIMIT_HEADER = 1 << 20  # bytes of one pax header or long name
 _LIMIT_SPARSE = 1 << 20  # pieces of one sparse file
 _LIMIT_ENTRIES = 8_000_000
 _LIMIT_SIZE = 1 << 42  # apparent bytes of all files
+_LIMIT_TIME = 1 << 62  # nanoseconds from 1970 on, both ways
 _ZERO = bytes(BLOCK)
 _XATTR = b"SCHILY.xattr."
 
@@ -230,6 +231,8 @@ class Reader:
             elif key == b"mtime":
                 mtime = _time(value)
             elif key.startswith(_XATTR):
+                if b"\0" in key or len(key) == len(_XATTR):
+                    raise TarError("an extended attribute in the archive has no proper name", why=_show(key))
                 xattrs.append((key[len(_XATTR) :], value))
         if size < 0:
             raise TarError("a file in the archive has a negative size")
@@ -256,9 +259,13 @@ class Reader:
             raise TarError("a name in the archive has a zero byte", why=_show(name))
         if not 0 <= uid < 1 << 32 or not 0 <= gid < 1 << 32:
             raise TarError(f"{_show(name)} in the archive belongs to user {uid}, group {gid}, which no system has")
+        if not -_LIMIT_TIME < mtime < _LIMIT_TIME:
+            raise TarError(f"{_show(name)} in the archive was changed at a time that no system knows")
         major = minor = 0
         if kind in (CHAR, BLOCKDEV):
             major, minor = _number(block[329:337], "device"), _number(block[337:345], "device")
+            if not 0 <= major < 1 << 12 or not 0 <= minor < 1 << 20:  # as Linux has them
+                raise TarError(f"{_show(name)} in the archive is a device {major}:{minor}, which no system has")
         return Entry(
             name, kind, mode & 0o7777, uid, gid, mtime, size if kind == FILE else 0, link, major, minor,
             tuple(dict(xattrs).items()), self._left, sparse,

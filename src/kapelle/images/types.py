@@ -32,11 +32,14 @@ class RunRequest(NamedTuple):
     cwd: str = "/"
     user: str = ""  # name or uid[:gid], looked up inside
     binds: tuple[tuple[str, str, bool], ...] = ()  # host path, target, read-only; targets are made, and unmade after
+    stacks: tuple[tuple[tuple[str, ...], str, str], ...] = ()  # layers, target, path inside; read-only
     tmpfs: tuple[tuple[str, int | None], ...] = ()
     network: str = "default"  # default, none, host
     extra_hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = "buildkitsandbox"
     shm_size: int | None = None
+    ulimits: tuple[tuple[str, int, int], ...] = ()  # name, soft, hard
+    cancelled: Callable[[], bool] | None = None  # asked now and then: has another stage failed?
     output: Callable[[str, bytes], None] | None = None  # stream, bytes as they come
 
 

@@ -166,6 +166,8 @@ class Unpacker:
                 return
             raise TarError(f"the archive's entry {_name(entry.name)} would replace the layer itself")
         name = parts[-1]
+        if parts[0].startswith(_AUFS) and parts[0] != _OPAQUE:
+            return
         if name.startswith(_WHITEOUT):
             self._mark(parts, name)
             return
@@ -359,9 +361,9 @@ class Unpacker:
             try:
                 os.setxattr(fd, name, value)
             except OSError as e:
-                if e.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
+                if e.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.ERANGE, errno.E2BIG):
                     raise
-                if self._own and e.errno == errno.EINVAL:
+                if e.errno in (errno.ERANGE, errno.E2BIG) or (self._own and e.errno == errno.EINVAL):
                     raise TarError(f"{_name(entry.name)} in the archive has a bad extended attribute") from e
                 # without root (or on a file system without them) security.* and trusted.* can't be kept
 

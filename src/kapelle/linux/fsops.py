@@ -197,6 +197,22 @@ def make_target(target: str, *, directory: bool) -> str:
     return target
 
 
+_IN_PROC = frozenset(  # what may be mounted there: files that only tell, as of lxcfs
+    f"/proc/{name}" for name in "cpuinfo diskstats loadavg meminfo slabinfo stat swaps uptime net/dev".split()
+)
+
+
+def is_in_proc(target: str) -> bool:
+    """Is this place, its links resolved, in the container's /proc, where nothing of the file's may be mounted?"""
+    proc, place = os.path.realpath("/proc"), os.path.realpath(target)
+    return place == proc or (place.startswith(f"{proc}/") and f"/proc{place[len(proc) :]}" not in _IN_PROC)
+
+
+def is_null(told: os.stat_result) -> bool:
+    """Is it the null device?"""
+    return stat.S_ISCHR(told.st_mode) and told.st_rdev == os.makedev(1, 3)
+
+
 def enter_root(merged: str) -> None:
     """Make `merged` the root of this mount namespace and let go of the old one (pivot_root(2))."""
     os.chdir(merged)
@@ -310,6 +326,8 @@ def mount_cgroups(*, read_only: bool = True) -> None:
 
 def mask(paths: tuple[str, ...] = MASKED) -> None:
     """Hide files behind /dev/null and directories behind an empty read-only tmpfs."""
+    if paths and not is_null(os.lstat("/dev/null")):  # a mount of the file's over /dev could put a link there
+        raise OSError(errno.EINVAL, "this is not the null device", "/dev/null")
     for path in paths:
         try:
             directory = stat.S_ISDIR(os.stat(path).st_mode)

@@ -7,6 +7,7 @@ import os
 
 from kapelle.light import NamedTuple
 from kapelle.linux import namespaces as ns
+from kapelle.linux import process
 
 _ALL = 1 << 32  # ids that the initial namespace maps, less one
 
@@ -74,6 +75,61 @@ def enter_ranges(uids: tuple[Range, ...], gids: tuple[Range, ...], helpers: tupl
         raise OSError(errno.EPERM, "newuidmap or newgidmap refused the mapping")
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+
+
+def namespace(uids: tuple[Range, ...], gids: tuple[Range, ...]) -> int:
+    """A new user namespace with these ids that nobody is in, as a descriptor. For one who may map them."""
+    ready, go = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            ns.unshare(ns.CLONE_NEWUSER)
+            os.write(ready[1], b"+")
+            os.close(go[1])
+            os.read(go[0], 1)
+        finally:
+            os._exit(0)
+    try:
+        os.close(ready[1])
+        if os.read(ready[0], 1) != b"+":
+            raise OSError(errno.EPERM, "no further user namespace can be made")
+        _write_maps(child, uids, gids)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        for fd in (ready[0], *go):
+            os.close(fd)
+        os.waitpid(child, 0)
+
+
+def enter_mapped(uids: tuple[Range, ...], gids: tuple[Range, ...]) -> None:
+    """unshare(2) into a new user namespace whose ids a child maps from here. For one with all capabilities here."""
+    process.prctl(process.PR_SET_DUMPABLE, 1)  # else our files in /proc belong to nobody that we know
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    me = os.getpid()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(writing)
+            if os.read(reading, 1) == b"+":
+                _write_maps(me, uids, gids)
+                code = 0
+        finally:
+            os._exit(code)
+    os.close(reading)
+    try:
+        ns.unshare(ns.CLONE_NEWUSER)
+        os.write(writing, b"+")
+    finally:
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+    if status:
+        raise OSError(errno.EPERM, "the ids could not be mapped")
+
+
+def _write_maps(pid: int, uids: tuple[Range, ...], gids: tuple[Range, ...]) -> None:
+    for kind, rows in (("uid", uids), ("gid", gids)):
+        write(f"/proc/{pid}/{kind}_map", "".join(f"{r.inside} {r.outside} {r.size}\n" for r in rows))
 
 
 def _map_from_outside(pid: int, helpers: tuple[str, str], maps: tuple[tuple[Range, ...], ...]) -> int:

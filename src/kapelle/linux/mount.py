@@ -31,6 +31,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_IDMAP = 0x100000
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
@@ -68,9 +69,12 @@ class _MountAttr(ctypes.Structure):
     ]
 
 
-def set_attributes(fd: int, attributes: int, *, recursive: bool = False) -> None:
-    """mount_setattr(2): set MOUNT_ATTR_* on the mount behind `fd` (with `recursive` on all below it). Linux 5.12."""
-    attr = _MountAttr(attributes, 0, 0, 0)
+def set_attributes(fd: int, attributes: int, *, recursive: bool = False, userns: int = 0) -> None:
+    """mount_setattr(2): set MOUNT_ATTR_* on the mount behind `fd` (with `recursive` on all below it). Linux 5.12.
+
+    `userns`: a user namespace's descriptor, for MOUNT_ATTR_IDMAP.
+    """
+    attr = _MountAttr(attributes, 0, 0, userns)
     result = libc.lib.syscall(
         ctypes.c_long(libc.SYS_mount_setattr),
         ctypes.c_int(fd),

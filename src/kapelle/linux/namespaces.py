@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 from _thread import allocate_lock, start_new_thread  # threading itself is not needed here
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 from kapelle.linux import libc
 
-_T = TypeVar("_T")
+TYPE_CHECKING = False  # a keeper begins with this module, and typing takes longer than the rest of it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000

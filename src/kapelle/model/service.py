@@ -153,6 +153,8 @@ class Build(NamedTuple):
     no_cache: bool = False
     pull: bool = False
     privileged: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
 
 
 class Service(NamedTuple):
@@ -175,6 +177,7 @@ class Service(NamedTuple):
     depends_on: tuple[Dependency, ...] = ()  # implied ones (links, network_mode, …) included
     healthcheck: HealthCheck | None = None
     probe: Probe | None = None  # x-kap-probe
+    map_user: str = ""  # x-kap-map-user: "", caller, UID or UID:GID
     restart: str = ""  # "", no, always[:N], unless-stopped, on-failure[:N]
     restart_delay: float | None = None  # deploy.restart_policy: instead of the growing pause
     restart_window: float | None = None  # deploy.restart_policy: a run this long is a success

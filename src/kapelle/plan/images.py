@@ -10,6 +10,7 @@ from kapelle.model.service import Service
 from kapelle.plan import steps
 from kapelle.plan.graph import IMAGES, Builder
 from kapelle.plan.observed import Observed
+from kapelle.plan.steps import key_of
 
 POLICIES = ("always", "missing", "if_not_present", "never", "build")
 
@@ -38,14 +39,53 @@ def plan_images(
     builder: Builder, project: Project, services: Iterable[Service], observed: Observed, options: ImageOptions
 ) -> None:
     """Add a pull or a build for each distinct image that needs one. ImageError when it can't be had by any."""
-    for service in services:
+    for service in with_contexts(project, services):
         step = image_step(project, service, observed, options)
         if step is not None:
-            builder.add(step, IMAGES)
+            builder.add(step, IMAGES, after=contexts_of(project, service))
         for mount in service.mounts:
             if mount.type == "image" and mount.source not in observed.images:
                 because = f"mounted by {service.name}"
                 builder.add(steps.PullImage(mount.source, service.name, because=because), IMAGES)
+
+
+def with_contexts(project: Project, services: Iterable[Service]) -> list[Service]:
+    """The services, and those whose images their builds take as contexts (`service:NAME`), which come first."""
+    found: dict[str, Service] = {}
+
+    def visit(service: Service, below: tuple[str, ...]) -> None:
+        if service.name in found:
+            return
+        for name in _context_services(service):
+            other = project.service(name)
+            if name in below:
+                raise ImageError(
+                    f"build contexts go in a circle: {' -> '.join((*below, name))}",
+                    where=service.where.get("build.additional_contexts"), code="KAP511",
+                )  # fmt: skip
+            if other is not None:
+                visit(other, (*below, name))
+        found.setdefault(service.name, service)
+
+    for service in services:
+        visit(service, (service.name,))
+    return list(found.values())
+
+
+def contexts_of(project: Project, service: Service) -> tuple[str, ...]:
+    """Keys of the builds (or pulls) that have to come before this service's."""
+    keys = []
+    for name in _context_services(service):
+        other = project.service(name)
+        if other is not None:
+            image = project.image_of(other)
+            keys += [key_of(steps.BuildImage(image, name)), key_of(steps.PullImage(image, name))]
+    return tuple(keys)
+
+
+def _context_services(service: Service) -> list[str]:
+    rows = service.build.additional_contexts if service.build is not None else ()
+    return [value.removeprefix("service:") for _, value in rows if value.startswith("service:")]
 
 
 def image_step(

@@ -67,6 +67,7 @@ def as_object(event: Event) -> dict[str, Any]:
                 "line": event.line,
                 "stream": event.stream if event.line else "",
                 "cached": event.cached,
+                "ended": event.ended,
             }
         case LogLine():
             value = {

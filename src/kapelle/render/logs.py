@@ -77,10 +77,12 @@ class LogPrinter:
         self.flush()
 
     def format(self, line: LogLine) -> bytes:
-        """One line as bytes, its end included."""
+        """Each line of it with its prefix and its end."""
         prefix = self._prefix(line.container) if self.prefix else b""
         time = rfc3339(line.time).encode() + b" " if self.timestamps else b""
-        return prefix + time + line.text + b"\n"
+        start = prefix + time
+        text = line.text.replace(b"\n", b"\n" + start) if start else line.text
+        return start + text + b"\n"
 
     def _prefix(self, container: str) -> bytes:
         found = self._prefixes.get(container)

@@ -99,10 +99,25 @@ class PlainRenderer(QuietRenderer):
         self.write(f" {kind} {event.name}  {text}\n")
 
     def _build(self, event: BuildOutput) -> None:
-        number = self._steps.setdefault((event.service, event.step), len(self._steps) + 1)
+        """As BuildKit's plain log: `#5 [web 2/4] RUN make`, `#5 0.123 a line`, `#5 DONE 0.3s`."""
+        subject = (event.service, event.step)
+        new = subject not in self._steps
+        number = self._steps.setdefault(subject, len(self._steps) + 1)
+        lines = [f"#{number} {step_text(event)}"] if new else []
         if event.line:
-            text = f"#{number} {event.line}"
-        else:
-            text = f"#{number} [{event.service} {event.step}]" + (" CACHED" if event.cached else "")
-        self.build_log.write(text + "\n")
-        self.build_log.flush()
+            lines.append(f"#{number} {event.seconds:.3f} {event.line}")
+        elif event.cached:
+            lines += [f"#{number} CACHED", ""]
+        elif event.ended:
+            word, _, what = event.ended.partition(" ")
+            lines += [f"#{number} DONE {event.seconds:.1f}s" if word == "done" else f"#{number} ERROR: {what}", ""]
+        if lines:
+            self.build_log.write("\n".join(lines) + "\n")
+            self.build_log.flush()
+
+
+def step_text(event: BuildOutput) -> str:
+    """`[web build 2/6] RUN make`: the service's name goes in front of the step's."""
+    if event.service and event.step.startswith("["):
+        return f"[{event.service} {event.step[1:]}"
+    return event.step if event.step.startswith("[") else f"[{event.service} {event.step}]"

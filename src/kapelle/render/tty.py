@@ -23,12 +23,14 @@ _CODES = {"green": "32", "red": "31", "yellow": "33", "cyan": "36", "blue": "34"
 _PATIENCE = 0.15  # seconds before a live block is worth its cost
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PER_SECOND = 10
+_SAMPLE = 0.5  # seconds between two looks at how much has come
+_SAMPLES = 12  # looks that the pace is taken from
 
 
 class _Line:
     """What is known of one resource."""
 
-    __slots__ = ("because", "began", "build", "current", "details", "ended", "layers", "state", "text", "total")
+    __slots__ = ("because", "began", "build", "current", "details", "ended", "layers", "seen", "state", "text", "total")
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -41,6 +43,19 @@ class _Line:
         self.total = 0
         self.layers: dict[str, tuple[int, int, str]] = {}  # bytes, of all, word
         self.build = ""  # the last line of a build
+        self.seen: list[tuple[float, int]] = []  # moments with the bytes that had come by then
+
+    def pace(self, now: int, total: int, moment: float) -> str:
+        """Bytes a second of the last moments, and the time left: " 12.3MB/s, 8s left"; "" while it can't be told."""
+        if not self.seen or moment - self.seen[-1][0] >= _SAMPLE:
+            self.seen = [*self.seen[-_SAMPLES:], (moment, now)]
+        first, bytes_then = self.seen[0]
+        gone = moment - first
+        if gone < _SAMPLE or now <= bytes_then:
+            return ""
+        rate = (now - bytes_then) / gone
+        left = (total - now) / rate if total > now else 0.0
+        return f" {size(rate)}/s" + (f", {clock(left)} left" if left else "")
 
 
 Piece = tuple[str, str]  # text, style
@@ -68,9 +83,10 @@ class TtyRenderer:
             if isinstance(event, Progress):
                 self._progress(event)
             elif isinstance(event, BuildOutput):
-                line = self._line(("service", event.service))
+                known = next((k for k in self._lines if k[0] == "service"), ("service", "image"))
+                line = self._line(("service", event.service) if event.service else known)
                 line.text = line.text or "Building"
-                line.build = event.line or f"[{event.step}]" + (" CACHED" if event.cached else "")
+                line.build = event.line or event.step + (" CACHED" if event.cached else "")
                 self._show()
             elif isinstance(event, Notice):
                 if not event.once or event.once not in self._told:
@@ -193,7 +209,7 @@ class TtyRenderer:
             now = sum(current for current, _, _ in line.layers.values())
             total = sum(total for _, total, _ in line.layers.values())
             words = f"{size(now)}/{size(total)}" if total else size(now)
-            return f"{self._bar(now, total)} {words}"
+            return f"{self._bar(now, total)} {words}{line.pace(now, total, time.monotonic())}"
         if line.state == "working" and line.total:
             return f"{self._bar(line.current, line.total)} {size(line.current)}/{size(line.total)}"
         if line.state == "working" and line.build:
@@ -224,6 +240,16 @@ class TtyRenderer:
 
     def close(self) -> None:
         self.settle()
+
+
+def clock(seconds: float) -> str:
+    """A length of time in a progress line: 8s, 2m05s, 1h02m."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{max(whole, 1)}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _cropped(pieces: list[Piece], width: int) -> list[Piece]:

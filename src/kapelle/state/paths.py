@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from kapelle.errors import StateError
 from kapelle.light import NamedTuple
 
 
@@ -48,6 +49,30 @@ class Paths(NamedTuple):
 
     def volume_data(self, name: str) -> str:
         return f"{self.data}/volumes/{name}/_data"
+
+
+_SHARED = "/tmp/kapelle-"  # where the run folder is without XDG_RUNTIME_DIR: others may write there, too
+
+
+def guard(paths: Paths) -> None:
+    """Make the run folder in a shared place at once, and refuse one that is not this user's own.
+
+    StateError for a link, another owner, or a mode that lets others in: they could have put something there.
+    """
+    if not paths.run.startswith(_SHARED):
+        return
+    try:
+        os.mkdir(paths.run, 0o700)
+    except FileExistsError:
+        info = os.lstat(paths.run)
+        if info.st_uid != os.geteuid() or info.st_mode & 0o170077 != 0o040000:
+            raise StateError(
+                f"{paths.run} is not a folder of this user's alone",
+                why="somebody else may have put it there",
+                hint="set XDG_RUNTIME_DIR (a login session has it), or remove that folder",
+            ) from None
+    except OSError as e:
+        raise StateError(f"can't make the folder {paths.run}: {e.strerror}", hint="set XDG_RUNTIME_DIR") from None
 
 
 def find(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Paths:

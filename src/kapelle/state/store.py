@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from _thread import get_ident
 from typing import Any
 
 from kapelle.errors import StateError
+
+_TRIES = 20  # to empty a folder that somebody still writes to
 
 
 def make_directory(path: str, mode: int = 0o700) -> None:
@@ -28,7 +32,7 @@ def make_directory(path: str, mode: int = 0o700) -> None:
 def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
     """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
     data = json.dumps(value, separators=(",", ":")).encode()
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}-{get_ident()}.tmp"  # threads may write the same file
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
@@ -82,10 +86,16 @@ def remove_tree(path: str) -> None:
         os.unlink(path)
         return
     try:
-        _empty(fd)
+        for again in range(_TRIES, 0, -1):
+            _empty(fd)
+            try:
+                os.rmdir(path)
+                return
+            except OSError as e:
+                if e.errno != errno.ENOTEMPTY or again == 1:
+                    raise  # else: a keeper or supervisor has written its last word there this moment
     finally:
         os.close(fd)
-    os.rmdir(path)
 
 
 def _empty(directory: int) -> None:
@@ -93,7 +103,10 @@ def _empty(directory: int) -> None:
         listed = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
     for name, is_directory in listed:
         if not is_directory:
-            os.unlink(name, dir_fd=directory)
+            try:
+                os.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                pass  # a temporary that has got its name this moment
             continue
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:

@@ -46,16 +46,16 @@ def run(context: Context, args: Args) -> int:
     tty = bool(not off and not args.detach and (args.tty or terminal.are_terminals(0, 1)))
     if args.tty and not terminal.are_terminals(0):
         tty = False
-    streams = (0, 1, 2)
-    if args.detach:
-        null = os.open("/dev/null", os.O_RDWR)
-        streams = (null, null, null)
+    from kapelle.cli.streams import Streams
+
+    null = os.open("/dev/null", os.O_RDWR) if args.detach or tty else -1
+    streams = Streams() if null < 0 else Streams(null, null, null)
     sys.stdout.flush()
     process = execution.start(
         context.paths,
         container,
         command,
-        streams=streams,
+        streams=streams.given,
         env=tuple(_variable(row, context.environ) for row in args.env or () if "=" in row or row in context.environ),
         user=args.user or "",
         cwd=args.workdir or "",
@@ -63,6 +63,7 @@ def run(context: Context, args: Args) -> int:
         size=terminal.size_of(1) if tty else None,
         privileged=bool(args.privileged),
     )
+    streams.start()
     if args.detach:
         return 0
     if tty:
@@ -79,7 +80,9 @@ def run(context: Context, args: Args) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, pass_on)
-    return process.wait()
+    code = process.wait()
+    streams.finish()
+    return code
 
 
 def _exists(pid: int) -> bool:

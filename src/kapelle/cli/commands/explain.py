@@ -73,6 +73,7 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP308": ("a volume", "It does not exist, or a container still uses it: remove that container first."),
     "KAP309": ("a network", "It exists already, does not exist, or containers are on it: remove those first."),
     "KAP310": ("the supervisor refused", "The process that keeps a project's containers gave the reason shown."),
+    "KAP315": ("nothing is called that", "No container, image, network or volume has that name or ID."),
     "KAP320": (
         "a key is not honoured here",
         "This engine can't do what the key asks. The project runs without it unless it is an error; the message has "
@@ -122,6 +123,15 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP504": ("damaged data", "What came is not what its digest promises, or no image at all. Nothing was kept."),
     "KAP505": ("compression", "A layer needs a decompressor that this Python lacks: pip install 'kapelle[zstd]'."),
     "KAP506": ("no space", "The disk or quota is full. What was half written is gone; make room and run it again."),
+    "KAP507": (
+        "an image is in use",
+        "A container was made of it, or it has several names. Remove the container, or see kap rmi --help.",
+    ),
+    "KAP508": (
+        "an image could not be pushed",
+        "The registry refused it or broke off. The rows say what it answered; kap login REGISTRY may be missing.",
+    ),
+    "KAP509": ("a login", "The registry does not take the user name and password, or a credential helper failed."),
     "KAP510": ("a step of a build failed", "The instruction's output stands above; the message has its line."),
     "KAP511": ("a Dockerfile", "An instruction can't be taken as written; the message has file and line."),
     "KAP512": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
@@ -191,21 +192,34 @@ def _rm(context: Context, args: Args) -> int:
     return code
 
 
-def _prune(context: Context, args: Args) -> int:
+def unused(context: Context, filters: Sequence[str] = ()) -> list[str]:
+    """Networks that no container, running or not, is on."""
+    used = {e.network for c in context.reader().containers() for e in c.networks}
+    return [
+        n.name
+        for n in context.reader().networks()
+        if n.name not in used and matches(n.name, visible_labels(n.labels), n.driver, filters, False, n.id)
+    ]
+
+
+def remove(context: Context, names: Sequence[str]) -> None:
     from kapelle.model.project import Project
     from kapelle.plan import steps
 
-    engine = context.engine()
-    used = {e.network for c in engine.containers() for e in c.networks}
-    doomed = [n for n in engine.networks() if n.name not in used]
+    owners = {n.name: n.project for n in context.reader().networks()}
+    for name in names:
+        context.engine().perform(steps.RemoveNetwork(name), Project(owners.get(name, ""), "", (), ()), silent)
+
+
+def _prune(context: Context, args: Args) -> int:
+    doomed = unused(context)
     if not args.force:
         context.stdout.write("WARNING! This will remove all networks that no container uses.\n")
         if not common.confirmed(context, "Are you sure you want to continue?"):
             return 0
-    for network in doomed:
-        engine.perform(steps.RemoveNetwork(network.name), Project(network.project, "", (), ()), silent)
+    remove(context, doomed)
     if doomed:
-        context.stdout.write("Deleted Networks:\n" + "".join(f"{n.name}\n" for n in doomed))
+        context.stdout.write("Deleted Networks:\n" + "".join(f"{n}\n" for n in doomed))
     return 0
 
 

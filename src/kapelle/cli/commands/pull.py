@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
-from kapelle.errors import KapelleError
+from kapelle.errors import KapelleError, UsageError
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
     from kapelle.model.service import Service
 
 NAME = "pull"
-HELP = "pull images"
-ARGUMENTS = "[SERVICE...]"
+HELP = "pull images of services, or an image by its name"
+ARGUMENTS = "[SERVICE...] | IMAGE"
 FLAGS = (
     Flag("--ignore-buildable", help="skip services that have a build section"),
     Flag("--ignore-pull-failures", help="carry on after a failed pull"),
@@ -27,17 +27,22 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
-    from kapelle.errors import UsageError
     from kapelle.images import offline
-    from kapelle.plan import order
-    from kapelle.plan.graph import Builder
-    from kapelle.plan.steps import PullImage
 
     if args.offline or offline.is_on(context.environ):
         raise UsageError(
             "pull asks registries, and --offline forbids to use the network",
             hint=f"leave out --offline (and unset {offline.VARIABLE}), or kap load -i FILE",
         )
+    if args.rest:
+        from kapelle.cli.commands import image, push
+
+        if push.looks_like_image(context, args.rest):
+            return max(image.pull_one(context, name, quiet=bool(args.quiet)) for name in args.rest)
+    from kapelle.plan import order
+    from kapelle.plan.graph import Builder
+    from kapelle.plan.steps import PullImage
+
     project = context.load(args.rest).project
     chosen = order.select(project, tuple(args.rest), with_dependencies=bool(args.include_deps or not args.rest))
     builder = Builder()

@@ -18,6 +18,7 @@ from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.cli.streams import Streams
     from kapelle.engines.native.oneoff import Started
     from kapelle.events import Emit
     from kapelle.model.project import Project
@@ -104,8 +105,11 @@ def run(context: Context, args: Args) -> int:
             made = next(c for c in context.engine().observe(project.name).containers if c.name == create.name)
             context.stdout.write(f"{made.id}\n")
             return 0
-        started = _start(context, project, create)
-    return _attend(context, project, create, started, forward=bool(args.interactive))
+        streams = _streams(create)
+        started = _start(context, project, create, streams)
+    code = _attend(context, project, create, started, forward=bool(args.interactive))
+    streams.finish()
+    return code
 
 
 def _notices_of(context: Context) -> Emit:
@@ -117,7 +121,17 @@ def _silent(_: object) -> None:
     """The one-off has no progress lines of its own (cli.md 2)."""
 
 
-def _start(context: Context, project: Project, create: CreateContainer) -> object:
+def _streams(create: CreateContainer) -> Streams:
+    """What stands for the caller's own standard streams; nothing where it is a terminal."""
+    from kapelle.cli.streams import Streams
+
+    if create.service.tty:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        return Streams(null, null, null)
+    return Streams(0 if create.service.stdin_open else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _start(context: Context, project: Project, create: CreateContainer, streams: Streams) -> object:
     """Start on the caller's own streams or on a terminal; engines without that are followed through their log."""
     if context.engine().name != "native":
         context.engine().perform(StartContainer(create.name, create.service.name), project, _silent)
@@ -126,9 +140,6 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
     from kapelle.engines.native import notes, oneoff
 
     sys.stdout.flush()
-    streams = (0, 1, 2)
-    if not create.service.stdin_open:
-        streams = (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 1, 2)
     try:
         started = oneoff.start(
             context.paths,
@@ -136,11 +147,12 @@ def _start(context: Context, project: Project, create: CreateContainer) -> objec
             create.name,
             tty=create.service.tty,
             size=terminal.size_of(1) if create.service.tty else None,
-            streams=streams,
+            streams=streams.given,
         )
     except BaseException:
         context.engine().perform(RemoveContainer(create.name, create.service.name, force=True), project, _silent)
         raise
+    streams.start()
     for notice in notes.of(create.service, started.notes):
         context.emit(notice)
     return started

@@ -115,22 +115,22 @@ def _ls(context: Context, args: Args) -> int:
 def _inspect(context: Context, args: Args) -> int:
     from kapelle.cli.inspecting import inspect
 
-    have = {v.name: v for v in context.reader().volumes()}
+    return inspect(context, args, {v.name: inspected(v) for v in context.reader().volumes()}, "volume")
 
-    def value(volume: ObservedVolume) -> dict[str, Any]:
-        from kapelle.cli.inspecting import zoned
 
-        return {
-            "CreatedAt": zoned(volume.created),
-            "Driver": volume.driver,
-            "Labels": visible_labels(volume.labels) or None,
-            "Mountpoint": volume.mountpoint,
-            "Name": volume.name,
-            "Options": dict(volume.options) or None,
-            "Scope": "local",
-        }
+def inspected(volume: ObservedVolume) -> dict[str, Any]:
+    """The object of `docker volume inspect`."""
+    from kapelle.cli.inspecting import zoned
 
-    return inspect(context, args, {n: value(v) for n, v in have.items()}, "volume")
+    return {
+        "CreatedAt": zoned(volume.created),
+        "Driver": volume.driver,
+        "Labels": visible_labels(volume.labels) or None,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": dict(volume.options) or None,
+        "Scope": "local",
+    }
 
 
 def _create(context: Context, args: Args) -> int:
@@ -195,25 +195,34 @@ def _rm(context: Context, args: Args) -> int:
     return code
 
 
-def _prune(context: Context, args: Args) -> int:
-    from kapelle.model.project import Project
-    from kapelle.plan import steps
-
+def unused(context: Context, filters: Sequence[str], *, everything: bool) -> list[str]:
+    """Volumes that no container has; the anonymous ones, or `everything`."""
     users = _users(context)
-    doomed = [
+    return [
         v.name
         for v in context.reader().volumes()
         if v.name not in users
-        and (args.all or "com.docker.volume.anonymous" in v.labels)
-        and matches(v.name, visible_labels(v.labels), v.driver, args.filter, False)
+        and (everything or "com.docker.volume.anonymous" in v.labels)
+        and matches(v.name, visible_labels(v.labels), v.driver, filters, False)
     ]
+
+
+def remove(context: Context, names: Sequence[str]) -> None:
+    from kapelle.model.project import Project
+    from kapelle.plan import steps
+
+    for name in names:
+        context.engine().perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
+
+
+def _prune(context: Context, args: Args) -> int:
+    doomed = unused(context, args.filter, everything=bool(args.all))
     what = "all unused" if args.all else "all unused anonymous"
     if not args.force:
         context.stdout.write(f"WARNING! This will remove {what} volumes.\n")
         if not common.confirmed(context, "Are you sure you want to continue?"):
             return 0
-    for name in doomed:
-        context.engine().perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
+    remove(context, doomed)
     if doomed:
         context.stdout.write("Deleted Volumes:\n" + "".join(f"{n}\n" for n in doomed))
     return 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,69 @@ from kapelle.linux import caps, fsops
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
+_MARK = "build.lock"
+_LAST_MOMENT = 5.0  # seconds
+_living: list[BuildRunner] = []
+
+
+def _clear(paths: Paths, project: str) -> None:
+    """End what a build has running, and remove all that is its."""
+    base = f"{paths.project(project)}/containers"
+    for container_id in store.names_in(base):
+        intent = store.read_json(f"{base}/{container_id}/container.json")
+        _end(paths, project, container_id)
+        if intent is not None:
+            removal.remove_container(paths, project, intent, volumes=False)
+    client.leave(paths, project)
+    try:
+        os.unlink(f"{paths.networks}/{project}_default.json")
+    except FileNotFoundError:
+        pass
+    store.remove_tree(paths.project(project))
+    store.remove_tree(paths.project_run(project))
+
+
+def _end(paths: Paths, project: str, container_id: str) -> None:
+    """Kill a step's container if it runs, and have the supervisor forget it."""
+    stop = {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}
+    for request in (stop, {"op": "forget", "id": container_id}):
+        try:
+            client.request(paths, project, request, start=False)
+        except EngineError:
+            pass
+
+
+def sweep(paths: Paths) -> None:
+    """Remove what builds have left that were killed: the mark of a living one is locked."""
+    try:
+        names = [n for n in os.listdir(os.path.dirname(paths.project("_build"))) if n.startswith("_build-")]
+    except OSError:
+        return
+    for name in names:
+        try:
+            fd = os.open(f"{paths.project(name)}/{_MARK}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # it begins or ends this moment
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(paths, name)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def close_all() -> None:
+    """End every build of this process: a command is interrupted while its threads still build.
+
+    The threads clear away what is theirs once their steps are killed; they get a few seconds.
+    """
+    for runner in list(_living):
+        runner.kill()
+    deadline = time.monotonic() + _LAST_MOMENT
+    while _living and time.monotonic() < deadline:
+        time.sleep(0.01)
+
 
 class BuildRunner:
     """A `Runner` (images.types): call it with a RunRequest. Its keeper lives from the first RUN to `__exit__`."""
@@ -28,35 +93,36 @@ class BuildRunner:
         self.project = f"_build-{os.getpid()}-{os.urandom(3).hex()}"
         self.network = f"{self.project}_default"
         self.started = False
+        self.closed = False
+        self._mark = -1  # locked as long as we live
+        self._lock = Lock()  # stages run in several threads
 
     def __enter__(self) -> BuildRunner:
+        _living.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.started:
-            return
-        base = f"{self.paths.project(self.project)}/containers"
-        for container_id in store.names_in(base):
-            intent = store.read_json(f"{base}/{container_id}/container.json")
-            try:
-                client.request(
-                    self.paths, self.project,
-                    {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}, start=False,
-                )  # fmt: skip
-                client.request(self.paths, self.project, {"op": "forget", "id": container_id}, start=False)
-            except EngineError:
-                pass
-            if intent is not None:
-                removal.remove_container(self.paths, self.project, intent, volumes=False)
-        client.leave(self.paths, self.project)
+        self.close()
+
+    def kill(self) -> None:
+        """Kill the steps that run, and begin no other."""
+        self.closed = True
+        for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
+            _end(self.paths, self.project, container_id)
+
+    def close(self) -> None:
+        """End what runs, for this is over. Done once."""
+        with self._lock:
+            started, self.started, self.closed = self.started, False, True
         try:
-            os.unlink(f"{self.paths.networks}/{self.network}.json")
-        except FileNotFoundError:
-            pass
-        store.remove_tree(self.paths.project(self.project))
-        store.remove_tree(self.paths.project_run(self.project))
+            if started:
+                _clear(self.paths, self.project)
+                os.close(self._mark)
+        finally:
+            if self in _living:
+                _living.remove(self)
 
     def __call__(self, request: RunRequest) -> int:
         """Run one command; its changes are in `request.upper` when it returns the exit code."""
@@ -81,7 +147,7 @@ class BuildRunner:
             messages.send(sock, {"op": "start", "id": container_id}, (null, out_write, err_write))
             for fd in (out_write, err_write, null):
                 os.close(fd)
-            self._copy({out_read: "stdout", err_read: "stderr"}, request)
+            self._copy({out_read: "stdout", err_read: "stderr"}, request, container_id)
             answer, _ = messages.receive(sock)
             client.checked(answer or {"error": "the supervisor of the build went away"})
             messages.send(sock, {"op": "wait", "ids": [container_id], "until": "exited"})
@@ -92,17 +158,22 @@ class BuildRunner:
             sock.close()
             os.close(out_read)
             os.close(err_read)
-            client.request(self.paths, self.project, {"op": "forget", "id": container_id}, start=False)
+            _end(self.paths, self.project, container_id)
             removal.remove_container(self.paths, self.project, intent, volumes=False)
             self._clean(request)
 
-    def _copy(self, streams: dict[int, str], request: RunRequest) -> None:
+    def _copy(self, streams: dict[int, str], request: RunRequest, container_id: str) -> None:
         poll = select.poll()
         for fd in streams:
             poll.register(fd, select.POLLIN)
         left = dict(streams)
+        stopped = False
         while left:
-            for fd, _ in poll.poll():
+            if not stopped and request.cancelled is not None and request.cancelled():
+                stopped = True
+                row = {"op": "stop", "id": container_id, "signal": "SIGKILL", "timeout": 0}
+                client.request(self.paths, self.project, row, start=False)
+            for fd, _ in poll.poll(200 if request.cancelled is not None else None):
                 data = os.read(fd, 65536)
                 if not data:
                     poll.unregister(fd)
@@ -111,9 +182,21 @@ class BuildRunner:
                     request.output(left[fd], data)
 
     def _begin(self) -> None:
-        if self.started:
-            return
-        self.started = True
+        with self._lock:
+            if self.closed:
+                raise EngineError("the build was interrupted")
+            if self.started:
+                return
+            self.started = True
+            self._prepare()
+
+    def _prepare(self) -> None:
+        sweep(self.paths)
+        store.make_directory(self.paths.project(self.project))
+        self._mark = os.open(
+            f"{self.paths.project(self.project)}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        fcntl.flock(self._mark, fcntl.LOCK_EX)
         store.make_directory(self.paths.networks)
         store.write_json(
             f"{self.paths.networks}/{self.network}.json",
@@ -134,6 +217,10 @@ class BuildRunner:
             {"type": "tmpfs", "target": t, "options": f"size={size},mode=1777" if size else "mode=1777"}
             for t, size in request.tmpfs
         ]
+        mounts += [
+            {"type": "image", "lowers": list(layers), "target": t, "inside": inside}
+            for layers, t, inside in request.stacks
+        ]
         network = {"default": "own", "none": "none", "host": "host"}.get(request.network, "own")
         row = {"network": self.network, "aliases": [], "ipv4": "", "ipv6": "", "mac": "", "ifname": ""}
         return {
@@ -152,7 +239,8 @@ class BuildRunner:
                 "args": list(request.args), "env": list(request.env), "cwd": request.cwd, "user": request.user,
                 "groups": [], "caps": sorted(caps.effective_set((), (), False)), "privileged": False,
                 "no_new_privileges": False, "seccomp": "", "apparmor": "", "masked": list(fsops.MASKED),
-                "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [], "ulimits": [],
+                "read_only_paths": list(fsops.READ_ONLY), "read_only": False, "sysctls": [],
+                "ulimits": [list(u) for u in request.ulimits],
                 "oom_score_adj": None, "shm_size": request.shm_size or 64 << 20, "tty": False, "init": False,
                 "namespaces": {"net": network, "ipc": "own", "pid": "own", "uts": "own"}, "cgroups": [],
             },
@@ -162,5 +250,6 @@ class BuildRunner:
         """Take the places of mounts out of the changes again: they are empty, and belong to no layer."""
         targets = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/proc", "/sys", "/dev", APT_SETTING]
         targets += [t for _, t, _ in request.binds] + [t for t, _ in request.tmpfs]
+        targets += [t for _, t, _ in request.stacks]
         for target in sorted(targets, key=len, reverse=True):
             removal.unmake_target(request.upper, target)

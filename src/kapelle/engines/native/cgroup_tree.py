@@ -12,7 +12,7 @@ UNIFIED = "unified"
 
 def mounted(root: str = ROOT) -> dict[str, str]:
     """Controller → where its hierarchy is mounted: v1 ones by name, the unified one as "unified"."""
-    found = {name: f"{root}/{name}" for name in V1 if os.path.isdir(f"{root}/{name}")}
+    found = {name: f"{root}/{name}" for name in V1 if os.path.exists(f"{root}/{name}/cgroup.procs")}
     for base in (root, f"{root}/unified"):
         if os.path.exists(f"{base}/cgroup.controllers"):
             found[UNIFIED] = base
@@ -86,8 +86,11 @@ def words_of(path: str) -> set[str]:
 def write(path: str, text: str) -> str:
     """Write a file of a control group; "" or what the kernel said."""
     try:
-        with open(path, "w") as f:
-            f.write(text)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # makes none, should this be no control group
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
     except OSError as e:
         return e.strerror or str(e)
     return ""

@@ -21,6 +21,7 @@ _PEAKS = ("memory.max_usage_in_bytes", "memory.peak")
 class Made(NamedTuple):
     paths: list[str]  # whose cgroup.procs the child writes itself into
     notes: list[Note]
+    confined: bool = True  # rules say which devices may be opened
 
 
 class ProjectCgroups:
@@ -46,9 +47,9 @@ class ProjectCgroups:
             why = _set(row, groups)
             if why and row.key:
                 notes.append((row.key, why))
-        notes += devices.confine(groups, wanted)
+        confined = devices.confine(groups, wanted)
         self.places[container_id] = list(groups.values())
-        return Made(self.places[container_id], notes)
+        return Made(self.places[container_id], notes + confined.notes, confined.rules)
 
     def _make(self, container_id: str, parent: str, rows: list[limits.Setting], notes: list[Note]) -> dict[str, str]:
         """Controller → the container's new group."""

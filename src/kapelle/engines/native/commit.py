@@ -37,15 +37,26 @@ def commit(
     environ: Mapping[str, str],
 ) -> Image:
     """The image made, named `name` if that is given. EngineError, ImageError. The container is at rest, or paused."""
-    for change in changes:
-        word = change.split(None, 1)[0].upper() if change.strip() else ""
-        if word not in INSTRUCTIONS:
-            raise EngineError(f"{word or 'an empty line'} is not a valid change command", hint=", ".join(INSTRUCTIONS))
+    _check(changes)
     directory = paths.container(container.project, container.id)
     intent: dict[str, Any] | None = files.read_json(f"{directory}/container.json")
     base = store.find(container.image_id)
     if intent is None or base is None:
         raise EngineError(f"the image of {container.name} is not here any more", hint=f"kap pull {container.service}")
+    with store.using():  # the new layer has no image yet
+        return _recorded(store, base, intent, name, author, message, changes, environ)
+
+
+def _recorded(
+    store: Store,
+    base: Image,
+    intent: Mapping[str, Any],
+    name: str,
+    author: str,
+    message: str,
+    changes: tuple[str, ...],
+    environ: Mapping[str, str],
+) -> Image:
     layer = _layer(store, intent)
     config = dict(base.config)
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -58,7 +69,7 @@ def commit(
     )
     names = (name,) if name else ()
     image = store.put_image(config, (*base.layers, layer), () if changes else names)
-    return _changed(store, image, name, changes, environ) if changes else image
+    return changed(store, image, name, changes, environ) if changes else image
 
 
 def _layer(store: Store, intent: Mapping[str, Any]) -> str:
@@ -74,7 +85,17 @@ def _layer(store: Store, intent: Mapping[str, Any]) -> str:
         return store.commit_layer(f"{place}/diff")
 
 
-def _changed(store: Store, image: Image, name: str, changes: tuple[str, ...], environ: Mapping[str, str]) -> Image:
+def _check(changes: tuple[str, ...]) -> None:
+    for change in changes:
+        word = change.split(None, 1)[0].upper() if change.strip() else ""
+        if word not in INSTRUCTIONS:
+            raise EngineError(f"{word or 'an empty line'} is not a valid change command", hint=", ".join(INSTRUCTIONS))
+
+
+def changed(store: Store, image: Image, name: str, changes: tuple[str, ...], environ: Mapping[str, str]) -> Image:
+    """The image with its settings changed by Dockerfile instructions, named `name` if that is given."""
+    _check(changes)
+
     def run(_request: RunRequest) -> int:
         raise ImageError("a change runs nothing")
 

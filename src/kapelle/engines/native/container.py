@@ -123,6 +123,8 @@ class Container:
         spec["rung"] = supervisor.rung
         made = supervisor.cgroups.create(self.id, self.intent["limits"])
         spec["cgroups"] = made.paths
+        # A user namespace opens no node that was made in it, rules or not.
+        self.status["devices"] = spec["confined"] = made.confined or supervisor.rung != "R1"
         self.notes = [*made.notes, *((str(k), str(v)) for k, v in self.intent.get("notes") or ())]
         if size:
             spec["size"] = size

@@ -1,7 +1,7 @@
 """Which devices a container has: nodes in its /dev, and what its control group lets it open (Docker's rules).
 
-The rules stand in the v1 devices controller, or in a BPF program on the v2 group; without either, only the missing
-nodes and capabilities keep a container from a device.
+The rules stand in the v1 devices controller, or in a BPF program on the v2 group. Without either a container can make
+no nodes, and those of its image can't be opened.
 """
 
 from __future__ import annotations
@@ -115,25 +115,30 @@ def rules(wanted: Mapping[str, Any]) -> list[tuple[str, Rule]]:
     return found
 
 
-def confine(groups: Mapping[str, str], wanted: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Let a container's groups open what it may and nothing else; (key, why) of what can't be honoured."""
+class Confined(NamedTuple):
+    rules: bool  # they stand; else the launch has to see to it that there is no node to open
+    notes: list[tuple[str, str]]  # (key, why) of what can't be honoured
+
+
+def confine(groups: Mapping[str, str], wanted: Mapping[str, Any]) -> Confined:
+    """Let a container's groups open what it may and nothing else."""
     if wanted.get("privileged"):
-        return []  # all devices of the host
+        return Confined(True, [])  # all devices of the host
     allowed = rules(wanted)
     folder = groups.get("devices")
     if folder and not tree.write(f"{folder}/devices.deny", "a"):
-        return [
-            (key, f"devices.allow = {rule}: {why.lower()}")
-            for key, rule in allowed
-            if (why := tree.write(f"{folder}/devices.allow", str(rule))) and key
-        ]
+        told = [(key, rule, tree.write(f"{folder}/devices.allow", str(rule))) for key, rule in allowed]
+        return Confined(
+            True, [(key, f"devices.allow = {rule}: {why.lower()}") for key, rule, why in told if why and key]
+        )
     why = "no devices control group can be made here"
     if tree.UNIFIED in groups:
         from kapelle.linux import bpf
 
         try:
             bpf.attach_device_program(groups[tree.UNIFIED], [rule for _, rule in allowed])
-            return []
+            return Confined(True, [])
         except OSError as e:
             why = f"the kernel takes no program for devices: {(e.strerror or str(e)).lower()}"
-    return [(key, why) for key in dict.fromkeys(k for k, _ in allowed) if key.startswith("device_cgroup_rules")]
+    keys = dict.fromkeys(k for k, _ in allowed if k.startswith("device_cgroup_rules"))
+    return Confined(False, [(key, why) for key in keys])

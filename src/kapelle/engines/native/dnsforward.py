@@ -18,6 +18,9 @@ _TIMEOUT = 2.0  # seconds for one server
 _ROUNDS = 2
 _KEEP_AT_MOST = 300  # seconds
 _KEEP_COUNT = 1000
+_KEEP_BYTES = 4096  # of one answer
+_LONGEST = 2 + 65535  # bytes of an answer by TCP
+_WAITING = 1000  # askers of one question
 _PENDING = 500  # questions under way; more are refused, so that descriptors can't run out
 
 Reply = Callable[[bytes], None]
@@ -69,10 +72,10 @@ class Upstream:
                 return
             del self._kept[key]
         waiting = self._asking.get(key)
-        if waiting is not None:  # the same question is under way
+        if waiting is not None and len(waiting.replies) < _WAITING:  # the same question is under way
             waiting.replies.append((data[:2], reply))
             return
-        if not servers or len(self._asking) >= _PENDING:
+        if waiting is not None or not servers or len(self._asking) >= _PENDING:
             reply(_server_failure(data))
             return
         question = _Question(self, data, tcp, servers, key)
@@ -86,7 +89,7 @@ class Upstream:
             del self._asking[question.key]
         if wire.rcode(answer) in (wire.NOERROR, wire.NXDOMAIN) and not wire.truncated(answer):
             seconds, places = wire.times(answer)
-            if seconds:
+            if seconds and len(answer) <= _KEEP_BYTES:
                 if len(self._kept) >= _KEEP_COUNT:
                     self._kept.clear()
                 now = time.monotonic()
@@ -223,6 +226,9 @@ class _Question:
         self._buffer += data
         if len(self._buffer) >= 2 and len(self._buffer) >= 2 + struct.unpack_from(">H", self._buffer)[0]:
             self._take(self._buffer[2 : 2 + struct.unpack_from(">H", self._buffer)[0]])
+        if len(self._buffer) > _LONGEST:  # more than one answer, and not ours: it is not worth waiting for
+            self._buffer = b""
+            self.next_server()
 
     def _take(self, reply: bytes) -> None:
         if not wire.matches(reply, self._data):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import select
 import socket
+import sys
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, secretplace, spec, stopping, volumes
+from kapelle.engines.native import client, mapping, messages, records, removal, secretplace, spec, stopping, volumes
 from kapelle.engines.native.cdi import Edits
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
@@ -125,7 +126,14 @@ class NativeEngine:
     def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
+    def rest(self) -> None:
+        self.images.release()
+
     def close(self) -> None:
+        self.images.release()
+        building = sys.modules.get("kapelle.engines.native.buildrun")
+        if building is not None:
+            building.close_all()
         if self._held is not None:
             self._held.close()
             self._held = None
@@ -247,13 +255,19 @@ class NativeEngine:
         self.store.untag(step.image)
         after = self.store.find(image.id)
         if after is not None and not after.names:
-            self.store.remove(image.id)
+            from kapelle.engines.native.layer_users import layers_in_use
+
+            self.store.remove(image.id, lambda: layers_in_use(self.paths))
         emit(Progress("image", step.image, "Removed", "done"))
 
     # ---- containers ----------------------------------------------------------------------------------------
 
     def _create(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
+        with self.store.using():  # from the look at the image to the intent that names its layers
+            self._create_over_layers(step, project, emit)
+
+    def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
@@ -308,6 +322,7 @@ class NativeEngine:
                     remove_on_exit=step.remove_on_exit,
                     containers=self._sharing(project, service),
                     given=self._given(service),
+                    caller=mapping.caller(os.environ) if service.map_user else (0, 0),
                 ),
             )
             self._place_borrowed(intent, borrowed, shown)
@@ -348,6 +363,8 @@ class NativeEngine:
 
             layers = Rootfs(tuple(self.store.layer_dirs(image)))
             intent["launch"]["users"] = single.prepare(intent, layers.read)
+            if intent["launch"]["groups"]:
+                intent["notes"].append(["group_add", "this user has one group id only (kap doctor)"])
 
     def _borrowed(self, project: Project, service: Service, emit: Emit) -> tuple[list[dict[str, Any]], list[list[str]]]:
         """Mounts of other containers and of images: (to make, as shown)."""

@@ -42,6 +42,7 @@ def resolv_conf(search: tuple[str, ...], options: tuple[str, ...], host: str) ->
 def extra_hosts(rows: list[list[str]], gateway: str) -> tuple[tuple[str, str], ...]:
     """extra_hosts with `host-gateway` resolved, and host.docker.internal as Docker Desktop has it."""
     result = [(name, gateway if address == "host-gateway" else address) for name, address in rows]
+    result = [(name, address) for name, address in result if address]  # without a network there is no gateway
     if gateway and not any(name == "host.docker.internal" for name, _ in result):
         result.append(("host.docker.internal", gateway))
     return tuple(result)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from kapelle import COMPOSE_VERSION
-from kapelle.errors import ImageError
 from kapelle.events import Emit, Event, Notice, Progress
 from kapelle.images import offline
 from kapelle.images.store import Store
 from kapelle.images.types import Image
 from kapelle.model.project import Project
-from kapelle.model.service import Service
 from kapelle.plan import steps
 from kapelle.state.paths import Paths
+
+if TYPE_CHECKING:
+    from kapelle.images.build.context import BuildOptions
 
 _TRUE = ("1", "true", "yes", "on")
 
@@ -28,6 +30,7 @@ class ImageSource:
         self._resolved: dict[str, Image] = {}
         self._locks: dict[str, Lock] = {}
         self._guard = Lock()
+        self._held: int | None = None  # the store, in use
 
     def resolved(self, reference: str) -> Image | None:
         """The image this command has already found or made for a reference."""
@@ -49,8 +52,22 @@ class ImageSource:
         with lock:
             found = self._resolved.get(reference)
             if found is None:
+                self._hold()
                 found = self._resolved[reference] = self._fetch(reference, emit, policy, platform, project)
             return found
+
+    def _hold(self) -> None:
+        """Keep collectors away until a container has been made of what was fetched."""
+        with self._guard:
+            if self._held is None:
+                self._held = self.store.hold()
+
+    def release(self) -> None:
+        """What was fetched has its container by now, or is not wanted any more."""
+        with self._guard:
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
 
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
         from kapelle.images.mirrors import settings
@@ -121,57 +138,14 @@ class ImageSource:
 
     def build(self, step: steps.BuildImage, project: Project, emit: Emit) -> Image:
         """Build a service's image and name it."""
-        from kapelle.engines.native.buildrun import BuildRunner
-        from kapelle.images.build import builder
+        from kapelle.engines.native import building
 
-        service = project.service(step.service)
-        if service is None:
-            service = next((s for s in project.disabled if s.name == step.service), None)
-        if service is None or service.build is None:
-            raise ImageError(f'service "{step.service}" has no build section')
-        labels = (
-            *service.build.labels,
-            ("com.docker.compose.project", project.name),
-            ("com.docker.compose.service", service.name),
-            ("com.docker.compose.version", COMPOSE_VERSION),
-        )
-        options = builder.BuildOptions(
-            name=step.image,
-            service=service.name,
-            build=service.build._replace(labels=labels),
-            no_cache=step.no_cache or service.build.no_cache,
-            pull=step.pull or service.build.pull,
-            host_settings=self.environ.get("KAP_HOST_SETTINGS", "").lower() in _TRUE,
-            secrets=self._secrets(service, project),
-        )
-        policy = "always" if options.pull else "missing"
-        with BuildRunner(self.paths, offline=self.offline) as run:
-            image = builder.build(
-                options,
-                self.store,
-                run,
-                lambda reference: self.get(reference, emit, policy=policy, project=project),
-                emit,
-                self.environ,
-            )
+        image = building.perform(self, building.of_service(step, project, self.environ, emit), project, emit)
         self._resolved[step.image] = image
         return image
 
-    def _secrets(self, service: Service, project: Project) -> tuple[tuple[str, str], ...]:
-        """build.secrets: name → content, from files and variables."""
-        sources = {s.key: s for s in project.secrets}
-        found = []
-        for grant in service.build.secrets if service.build is not None else ():
-            source = sources.get(grant.source)
-            if source is None:
-                continue
-            content = source.content
-            if source.file:
-                try:
-                    with open(source.file, encoding="utf-8") as f:
-                        content = f.read()
-                except (OSError, UnicodeDecodeError) as e:
-                    raise ImageError(f"build secret {source.key}: {source.file}: {e}", where=source.where) from None
-            if content is not None:
-                found.append((grant.target.rpartition("/")[2] or grant.source, content))
-        return tuple(found)
+    def build_alone(self, options: BuildOptions, emit: Emit) -> Image:
+        """Build without a compose file."""
+        from kapelle.engines.native import building
+
+        return building.perform(self, options, None, emit)

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kapelle.engines.native import devices, messages, users
+from kapelle.engines.native import devices, mapping, messages, users
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -134,7 +134,10 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
     rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
     nodes = [(_device_tree(spec, node), node) for row in rows for node in devices.node_of(row)]
+    data = os.open(os.path.dirname(overlay.upper), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fsops.enter_root(overlay.merged)
+    _adopt_files(spec, data)
+    os.close(data)
     privileged = bool(spec["privileged"])
     fsops.mount_kernel_trees(
         shm_size=spec["shm_size"],
@@ -144,6 +147,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         host=host,
         memory=memory,
     )
+    _map_binds(spec, trees, sync)
     fsops.mount_cgroups(read_only=not spec.get("writable_cgroups"))
     for op in ops:
         _place(op, trees)
@@ -167,10 +171,12 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.mask(tuple(spec["masked"]))
     fsops.make_read_only(tuple(spec["read_only_paths"]))
     user = _user(spec)
-    _make_cwd(spec["cwd"], user)
-    if spec["read_only"]:
+    _make_cwd(spec["cwd"], user, mapping.outer(mapping.swap(spec, user), spec["rung"], user.uid))
+    attributes = m.MOUNT_ATTR_RDONLY if spec["read_only"] else 0
+    attributes |= 0 if spec.get("confined", True) else m.MOUNT_ATTR_NODEV  # an image may have brought nodes
+    if attributes:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        m.set_attributes(root, m.MOUNT_ATTR_RDONLY)
+        m.set_attributes(root, attributes)
         os.close(root)
 
     answer, _ = messages.receive(sync)
@@ -179,6 +185,30 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     if spec.get("init"):
         _become_init(spec, sync)
     _become(spec, sync, stdio, terminal, user)
+
+
+def _adopt_files(spec: Spec, data: int) -> None:
+    """`x-kap-map-user` in a user namespace: the image's files change hands, once in a container's life."""
+    wanted = mapping.swap(spec, _user(spec)) if spec["rung"] == "R2" else None
+    if wanted is None:
+        return
+    try:
+        os.close(os.open("adopted", os.O_WRONLY | os.O_CLOEXEC, dir_fd=data))
+    except FileNotFoundError:
+        mapping.adopt(wanted)
+        os.close(os.open("adopted", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=data))
+
+
+def _map_binds(spec: Spec, trees: dict[str, int], sync: socket.socket) -> None:
+    """`x-kap-map-user` as root: the file's bind mounts are id-mapped."""
+    wanted = mapping.swap(spec, _user(spec)) if spec["rung"] == "R1" else None
+    for row in spec["mounts"] if wanted is not None else ():
+        if wanted is not None and row.get("mapped"):
+            try:
+                mapping.map_tree(trees[row["target"]], wanted, recursive=bool(row.get("recursive", True)))
+            except OSError as e:
+                why = f"{row['source']}: its file system can't be mapped: {(e.strerror or '').lower()}"
+                _note(sync, "x-kap-map-user", why)
 
 
 def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None:
@@ -204,12 +234,16 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         stdio = [terminal, terminal, terminal]
     _set_stdio(stdio, sync)
     _close_all_but([0, 1, 2, sync.fileno()])
+    wanted = mapping.swap(spec, user)
     if terminal < 0:
-        for fd in (1, 2):  # so that the program may open /dev/stdout as its own user
-            try:
-                os.fchown(fd, user.uid, -1)
-            except OSError:
-                pass
+        for fd in (0, 1, 2):
+            if fsops.is_null(os.fstat(fd)):
+                _own_null(fd)
+            elif fd:  # so that the program may open /dev/stdout as its own user
+                try:
+                    os.fchown(fd, mapping.outer(wanted, spec["rung"], user.uid), -1)
+                except OSError:
+                    pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
     for name, soft, hard in rlimits.apply(spec["ulimits"]):
@@ -227,11 +261,17 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
     program = _find_program(args[0], env)
     if spec["rung"] == "R3" and (user.uid or user.gid):
         idmap.enter_single(user.uid, user.gid)  # the one id that there is becomes the service's own
+    if wanted is not None and spec["rung"] == "R2":
+        try:
+            mapping.enter(wanted)
+        except OSError as e:
+            text = f"x-kap-map-user: {wanted.uid}:{wanted.gid} can't be the caller's here: {e.strerror}"
+            raise LaunchError(text, 126, subject="x-kap-map-user") from None
     if spec.get("apparmor"):
         _set_apparmor(spec["apparmor"])
     if spec["no_new_privileges"]:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-    held = frozenset(spec["caps"])
+    held = _held(spec)
     if not spec["no_new_privileges"]:
         _filter_calls(spec, held, user)
     caps.drop_bounding(held)
@@ -250,6 +290,19 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         if e.errno == errno.ENOEXEC:
             raise LaunchError(f'exec: "{args[0]}": exec format error', 126, subject=args[0]) from None
         raise LaunchError(f'exec: "{args[0]}": {(e.strerror or "").lower()}', 126, subject=args[0]) from None
+
+
+def _own_null(fd: int) -> None:
+    """The host's /dev/null becomes the container's: its mode and owner are not the container's to change."""
+    if fsops.is_null(os.lstat("/dev/null")):
+        own = os.open("/dev/null", (fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.dup2(own, fd, inheritable=True)
+        os.close(own)
+
+
+def _held(spec: Spec) -> frozenset[str]:
+    """The capabilities; no nodes are made where no rule says which may be opened."""
+    return frozenset(spec["caps"]) - (frozenset() if spec.get("confined", True) else {"CAP_MKNOD"})
 
 
 def _set_ids(user: users.User) -> None:
@@ -293,7 +346,7 @@ def _become_init(spec: Spec, sync: socket.socket) -> None:
     process.set_name("init")
     process.clear_command_line("init")
     process.prctl(process.PR_SET_DUMPABLE, 0)
-    held = frozenset(spec["caps"]) | {"CAP_KILL"}
+    held = _held(spec) | {"CAP_KILL"}
     if spec["seccomp"] is not None:
         seccomp.load(seccomp.filter_for(held))  # a profile is for the program; it need not allow what an init does
     caps.drop_bounding(held)
@@ -377,11 +430,11 @@ def _user(spec: Spec) -> users.User:
         raise LaunchError(str(e), 126, subject=spec["user"]) from None
 
 
-def _make_cwd(cwd: str, user: users.User) -> None:
+def _make_cwd(cwd: str, user: users.User, uid: int) -> None:
     if cwd and not os.path.isdir(cwd):
         try:
             os.makedirs(os.path.realpath(cwd), 0o755, exist_ok=True)
-            idmap.chown(cwd, user.uid, user.gid)
+            idmap.chown(cwd, uid, user.gid)
         except OSError as e:
             raise LaunchError(f"can't make the working directory {cwd}: {e.strerror}", 126) from None
 
@@ -415,6 +468,8 @@ def _op(row: Spec) -> fsops.Op:
 
 
 def _place(op: fsops.Op, trees: dict[str, int]) -> None:
+    if fsops.is_in_proc(op.target):  # what we write to /proc must arrive in the kernel
+        raise LaunchError(f'"{op.target}" cannot be mounted because it is inside /proc', subject=op.target)
     if isinstance(op, fsops.Tmpfs):
         m.mount("tmpfs", fsops.make_target(op.target, directory=True), "tmpfs", op.flags, op.options or None)
         return
@@ -531,13 +586,13 @@ def _open_terminal(sync: socket.socket, size: Any) -> int:
     """A terminal of the container's own devpts; the master goes to the supervisor (ioctl_tty(2))."""
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, struct.pack("i", 0)))[0]
+    struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, struct.pack("i", 0)))[0]
     slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
     if size:
         fcntl.ioctl(master, _TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
-    if not os.path.exists("/dev/console"):
-        os.close(os.open("/dev/console", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
-        m.mount(f"/dev/pts/{number}", "/dev/console", None, m.MS_BIND)
+    if not os.path.lexists("/dev/console"):
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o600))
+        m.mount(f"/proc/self/fd/{slave}", "/dev/console", None, m.MS_BIND)
     messages.send(sync, {"at": "terminal"}, (master,))
     os.close(master)
     return slave

@@ -59,17 +59,11 @@ class _Place:
     def new(self) -> Iterator[logs.Record]:
         while True:
             try:
-                with open(f"{self.directory}/{self.number}", "rb") as f:
-                    f.seek(self.offset)
-                    data = f.read()
+                for block in logs.blocks(f"{self.directory}/{self.number}", self.offset):
+                    self.offset += len(block)
+                    yield from logs.batches(block)
             except FileNotFoundError:
-                data = b""
-            whole = data[: data.rfind(b"\n") + 1]
-            self.offset += len(whole)
-            for line in whole.splitlines():
-                record = logs.parse(line)
-                if record is not None:
-                    yield record
+                pass
             later = [n for n in logs.segments(self.directory) if n > self.number]
             if not later:
                 return

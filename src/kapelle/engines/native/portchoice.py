@@ -70,6 +70,10 @@ def freed(wanted: tuple[steps.Step, ...], have: Sequence[Container]) -> frozense
     return frozenset((p.published, p.protocol) for c in have if c.name in gone for p in c.ports)
 
 
+_MOVABLE = ("KAP201", "KAP205")  # taken; not for this user
+_UNPRIVILEGED = 8000  # 80 → 8080, 443 → 8443
+
+
 class Memory:
     """The choices of one project, read once and written when they change."""
 
@@ -116,12 +120,16 @@ def choose(
         refusal = take(wanted, own, held)
         if refusal is None:
             continue
-        chosen = _free(wanted, own, held)
-        if refusal.code != "KAP201" or not chosen:
+        if refusal.code not in _MOVABLE:
+            raise refusal
+        beyond = _UNPRIVILEGED if refusal.code == "KAP205" else 0
+        chosen = _free(wanted, wanted.published_end + (beyond or 1), own, held)
+        if not chosen:
             raise refusal
         memory.put(key, chosen)
         holder = next((text for label, text in refusal.details if label == "held by"), "")
-        found.append(Choice(row, port.published, chosen, holder or "it is taken"))
+        why = "this user may not use it" if beyond else "it is taken"
+        found.append(Choice(row, port.published, chosen, f"held by {holder}" if holder else why))
     return found
 
 
@@ -136,9 +144,9 @@ def take(wanted: PortSpec, own: frozenset[tuple[int, str]], held: list[Any]) -> 
     return None
 
 
-def _free(wanted: PortSpec, own: frozenset[tuple[int, str]], held: list[Any]) -> int:
-    """The next port that is free on all addresses of a wanted one, 0 when none of a hundred is."""
-    for number in range(wanted.published_end + 1, min(wanted.published_end + 100, 65536)):
+def _free(wanted: PortSpec, first: int, own: frozenset[tuple[int, str]], held: list[Any]) -> int:
+    """The first port from `first` on that is free on all addresses of a wanted one, 0 when none of a hundred is."""
+    for number in range(first, min(first + 100, 65536)):
         if take(wanted._replace(published=number, published_end=number), own, held) is None:
             return number
     return 0
@@ -185,4 +193,4 @@ def move(paths: Paths, project: str, container_id: str, service: Service, choice
 def text_of(service: str, choice: Choice) -> str:
     """What is told when a port moves."""
     where = f"{service} is published on port {choice.number} in place of {choice.wanted}"
-    return f"{where} (--ports=auto): {f'held by {choice.because}' if choice.because else 'as before'}"
+    return f"{where} (--ports=auto): {choice.because or 'as before'}"

@@ -115,7 +115,8 @@ def _refusal(port: PortSpec, error: OSError, host: str, number: int) -> EngineEr
         return EngineError(
             f"port {number}{kind} on {shown} may not be used by this user; nothing was created.",
             code="KAP205",
-            hint="publish a port from 1024 on, or lower net.ipv4.ip_unprivileged_port_start",
+            hint="kap up --ports=auto (takes one from 8000 on), publish a port from 1024 on, or as root: sysctl -w "
+            f"net.ipv4.ip_unprivileged_port_start={number}",
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return EngineError(

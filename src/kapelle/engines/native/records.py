@@ -101,7 +101,7 @@ def one(directory: str, boot: str, patience: Patience | None = None) -> Containe
         restarts=int(status.get("restarts", 0)),
         config_hash=intent["config_hash"],
         command=tuple(intent["command"]),
-        labels=intent["labels"],
+        labels=_labels(intent),
         ports=ports,
         exposed=tuple(e for e in intent["exposed"] if e not in published),
         networks=tuple(
@@ -111,6 +111,13 @@ def one(directory: str, boot: str, patience: Patience | None = None) -> Containe
         standin=bool(intent["standin"]),
         rung=str(intent.get("rung", "R1")),
     )
+
+
+def _labels(intent: dict[str, Any]) -> dict[str, str]:
+    """With the rung, where it is not root's: so it is seen in `ps --format json` and `inspect`."""
+    labels: dict[str, str] = intent["labels"]
+    rung = str(intent.get("rung", "R1"))
+    return labels if rung == "R1" else {**labels, "org.kapelle.rung": rung}
 
 
 def _status_of(directory: str, boot: str, patience: Patience | None) -> dict[str, Any]:

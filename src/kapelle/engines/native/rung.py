@@ -83,7 +83,8 @@ def _enter(ids: Ids) -> None:
 def show(folder: str) -> None:
     """Let later commands find this process's user namespace."""
     os.makedirs(folder, 0o700, exist_ok=True)
-    with open(f"{folder}/{os.getpid()}", "w") as f:
+    fd = os.open(f"{folder}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as f:
         f.write(f"{process.start_time(os.getpid())} {current()}")
 
 

@@ -42,6 +42,7 @@ class Inputs(NamedTuple):
     use_aliases: bool = True
     remove_on_exit: bool = False
     given: Edits = Edits()  # with gpus and devices by CDI name
+    caller: tuple[int, int] = (0, 0)  # for x-kap-map-user
     containers: Mapping[str, str] = {}  # service -> container id, for service:X modes
 
 
@@ -111,6 +112,8 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "env": with_variables(environment(service, config), inputs.given.env),
             "cwd": service.working_dir or config.get("WorkingDir") or "/",
             "user": service.user or config.get("User") or "",
+            "map_user": service.map_user,
+            "caller": list(inputs.caller),
             "groups": [*service.group_add, *map(str, inputs.given.groups)],
             "caps": sorted(held),
             "privileged": privileged,
@@ -283,7 +286,7 @@ def _mounts(service: Service, inputs: Inputs) -> list[dict[str, Any]]:
             row = _bind(path, mount, copy_up=not mount.nocopy and not mount.subpath)
             rows.append({**row, "subpath": mount.subpath} if mount.subpath else row)
         elif mount.type == "bind":
-            rows.append(_bind(mount.source, mount))
+            rows.append({**_bind(mount.source, mount), "mapped": bool(service.map_user)})
     for target, (_, path) in inputs.volumes.items():
         if target not in covered:
             rows.append({"type": "bind", "source": path, "target": target, "copy_up": True})

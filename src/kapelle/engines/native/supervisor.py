@@ -438,11 +438,12 @@ class Supervisor:
             "cgroups": self.cgroups.of(container.id),
             "mounts": [],
             "rung": self.rung,
+            "confined": container.status.get("devices", True),
         }
         if wanted.get("privileged"):
             from kapelle.linux import caps
 
-            spec.update(caps=sorted(caps.effective_set((), (), True)), seccomp=None)
+            spec.update(caps=sorted(caps.effective_set((), (), True)), seccomp=None, confined=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("join", os.MFD_CLOEXEC)
         try:

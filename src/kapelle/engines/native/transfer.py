@@ -97,19 +97,26 @@ def unpack(stream: BinaryIO, target: str, *, keep_owner: bool = False, raw: bool
         raise KapelleError(f"destination {target} must be a directory")
     if not os.path.isdir(path) and not os.path.isdir(os.path.dirname(path)):
         raise KapelleError(f"no such directory: {os.path.dirname(target.rstrip('/')) or '/'}")
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 16) as tar:
-        places: _Places | None = None
-        directories: list[tuple[str, tarfile.TarInfo]] = []
-        for member in tar:
-            if places is None:
-                places = _Places(path.rstrip("/"), 0) if raw else _destination(path, target, member)
-            place = places.of(member.name)
-            _put(tar, member, place, places, keep_owner)
-            if member.isdir():
-                directories.append((place, member))
-        for place, member in reversed(directories):  # last: filling a directory changes its times
-            os.chmod(place, member.mode & 0o7777)
-            os.utime(place, (member.mtime, member.mtime))
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 16) as tar:
+            _unpack(tar, path, target, keep_owner=keep_owner, raw=raw)
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as e:  # ValueError: numbers in its headers
+        raise KapelleError(f"not a tar archive: {e}", code="KAP330") from None
+
+
+def _unpack(tar: tarfile.TarFile, path: str, target: str, *, keep_owner: bool, raw: bool) -> None:
+    places: _Places | None = None
+    directories: list[tuple[str, tarfile.TarInfo]] = []
+    for member in tar:
+        if places is None:
+            places = _Places(path.rstrip("/"), 0) if raw else _destination(path, target, member)
+        place = places.of(member.name)
+        _put(tar, member, place, places, keep_owner)
+        if member.isdir():
+            directories.append((place, member))
+    for place, member in reversed(directories):  # last: filling a directory changes its times
+        os.chmod(place, member.mode & 0o7777)
+        os.utime(place, (member.mtime, member.mtime))
 
 
 class _Places:

@@ -5,7 +5,13 @@ Called inside the container's root, where no link can lead outside.
 
 from __future__ import annotations
 
+import os
+import stat
+
 from kapelle.light import NamedTuple
+
+_LONGEST = 1 << 22  # bytes read of a file
+_LAST = 2**31 - 1  # the highest id there is for Docker
 
 
 class User(NamedTuple):
@@ -25,6 +31,8 @@ def lookup(root: str, spec: str, group_add: tuple[str, ...] = ()) -> User:
     )  # fmt: skip
     if row is not None and row[2].isdigit() and row[3].isdigit():
         uid, gid, home, name = int(row[2]), int(row[3]), row[5], row[0]
+    elif who.isdigit() and int(who) > _LAST:
+        raise ValueError(f"user {who}: uids and gids must be in range 0-{_LAST}")
     elif who.isdigit() or not who:
         uid, gid, home, name = int(who or 0), 0, "/root" if not int(who or 0) else "/", who or "root"
     else:
@@ -41,14 +49,21 @@ def _group(name: str, rows: list[list[str]]) -> int:
     if row is not None:
         return int(row[2])
     if name.isdigit():
+        if int(name) > _LAST:
+            raise ValueError(f"group {name}: uids and gids must be in range 0-{_LAST}")
         return int(name)
     raise ValueError(f"unable to find group {name}: no matching entries in group file")
 
 
 def _rows(path: str, fields: int) -> list[list[str]]:
+    """The file is the image's: it may be a pipe, a device or endless."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as f:
-            rows = [line.rstrip("\n").split(":") for line in f if not line.startswith("#")]
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
-    return [r for r in rows if len(r) >= fields]
+    try:
+        text = os.read(fd, _LONGEST).decode("utf-8", "replace") if stat.S_ISREG(os.fstat(fd).st_mode) else ""
+    finally:
+        os.close(fd)
+    rows = [line.split(":") for line in text.split("\n") if not line.startswith("#")]
+    return [r for r in rows if len(r) >= fields and all(not r[i].isdigit() or int(r[i]) <= _LAST for i in (2, 3))]

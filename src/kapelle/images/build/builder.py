@@ -8,57 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kapelle.errors import ImageError, KapelleError, Position
-from kapelle.events import BuildOutput, Emit, Notice, Progress
-from kapelle.images.build import dockerfile, expand, hostsettings, stages
-from kapelle.images.build.cache import Cache, key_of
-from kapelle.images.build.ignore import Ignore
+from kapelle.events import Emit, Progress
+from kapelle.images import platforms
+from kapelle.images.build import arguments, dockerfile, exchange, expand, inputs, schedule, sources, stages, steps
+from kapelle.images.build.cache import Cache, key_of, sweep
+from kapelle.images.build.context import BuildOptions, Cancelled, Context
 from kapelle.images.build.rootfs import Rootfs
-from kapelle.images.build.state import StageState
+from kapelle.images.build.state import COMMENT, StageState
 from kapelle.images.store import Store
 from kapelle.images.types import Image, Runner
-from kapelle.light import NamedTuple
-from kapelle.model.service import Build
 
-NOT_HONOURED = (
-    ("ssh", "SSH agents are not given to builds"),
-    ("cache_to", "caches are not exported"),
-    ("cache_from", "caches are not imported; the local one is used"),
-)
-
-
-class BuildOptions(NamedTuple):
-    name: str  # the image's name
-    service: str
-    build: Build
-    no_cache: bool = False
-    pull: bool = False
-    host_settings: bool = False
-    secrets: tuple[tuple[str, str], ...] = ()  # name, content: for RUN --mount=type=secret
-
-
-class Context(NamedTuple):
-    """What every stage of one build shares."""
-
-    options: BuildOptions
-    store: Store
-    cache: Cache
-    run: Runner
-    resolve: Callable[[str], Image]
-    emit: Emit
-    environ: Mapping[str, str]
-    stages: stages.Stages
-    escape: str
-    tree: Rootfs  # the build context
-    ignore: Ignore
-    arguments: Mapping[str, str]  # ARG before FROM, with --build-arg
-    given: Mapping[str, str]  # --build-arg and build.args
-    total: int  # steps of all needed stages
-    done: dict[int, StageState]  # finished stages
-    step: list[int]  # steps so far
-
-    @property
-    def secrets(self) -> tuple[tuple[str, str], ...]:
-        return self.options.secrets
+__all__ = ["BuildOptions", "build"]
 
 
 def build(
@@ -70,18 +30,38 @@ def build(
     environ: Mapping[str, str],
 ) -> Image:
     """Build an image and name it. Raises ImageError with the Dockerfile's line; earlier steps stay cached."""
-    emit(Progress("service", options.name, "Building"))
-    for key, reason in NOT_HONOURED:
-        if getattr(options.build, key):
-            emit(Notice(f"build.{key} of service {options.service}: {reason}"))
-    text, name, ignore = _files(options.build)
-    parsed = dockerfile.parse(text, name)
+    emit(Progress("service", options.service or options.name or "image", "Building"))
+    sweep(store.root)
+    cache = Cache(store.root)
+    try:
+        image = _build(options, store, run, resolve, emit, environ, cache)
+    finally:
+        cache.close()
+    emit(Progress("service", options.service or options.name or "image", "Built", "done"))
+    return image
+
+
+def _build(
+    options: BuildOptions, store: Store, run: Runner, resolve: Callable[[str], Image], emit: Emit,
+    environ: Mapping[str, str], cache: Cache,
+) -> Image:  # fmt: skip
+    given_files = inputs.read(options.build, cache, environ)
+    contexts = tuple(
+        (k, v if v.startswith("docker-image://") else inputs.folder_of(v, cache, environ))
+        for k, v in options.build.additional_contexts
+    )
+    for name, path in contexts:
+        if not path.startswith("docker-image://") and not os.path.isdir(path):
+            raise ImageError(
+                f"additional context {name}: path {path} not found", code="KAP511",
+                hint="check build.additional_contexts (or --build-context)",
+            )  # fmt: skip
+    options = options._replace(build=options.build._replace(additional_contexts=contexts))
+    parsed = dockerfile.parse(given_files.text, given_files.name)
+    _check_syntax(parsed, given_files.name)
     split = stages.split(parsed)
     target = stages.target(split, options.build.target)
-    cache = Cache(store.root)
-    given = {k: v for k, v in options.build.args if v is not None}
-    arguments = _global_arguments(split, given, parsed.escape)
-    needed = _needed(split, target, arguments, parsed.escape)
+    given = {k: v if v is not None else environ[k] for k, v in options.build.args if v is not None or k in environ}
     context = Context(
         options=options,
         store=store,
@@ -90,175 +70,202 @@ def build(
         resolve=resolve,
         emit=emit,
         environ=environ,
+        dockerfile=parsed,
         stages=split,
-        escape=parsed.escape,
-        tree=Rootfs((options.build.context,)),
-        ignore=ignore,
-        arguments=arguments,
+        tree=Rootfs((given_files.folder,)),
+        ignore=given_files.ignore,
+        arguments=arguments.of_file(split, given, parsed.escape, options.build.target),
         given=given,
-        total=sum(1 + sum(i.name not in ("ARG",) for i in s.instructions) for s in needed),
+        epoch=_epoch(environ, given),
+        brought=exchange.bring(options.build.cache_from, options.directory, store, resolve, emit, options.service),
         done={},
-        step=[0],
+        failed=[],
     )
-    try:
-        for stage in needed:
-            _stage(context, stage)
-        image = _finish(context, context.done[target.number])
-    finally:
-        cache.close()
-    emit(Progress("service", options.name, "Built", "done"))
+    depends = {
+        stage.number: stages.dependencies(
+            stage, split, context.arguments.get, parsed.escape, lambda n: sources.named(context, n) is not None
+        )
+        for stage in split.all
+    }
+    schedule.run(
+        stages.needed(depends, target.number), depends, lambda n: _stage(context, split.all[n]), context.failed
+    )
+    image = _finish(context, context.done[target.number])
+    if options.build.cache_to:
+        made = [step for n in sorted(context.done) for step in context.done[n].steps]
+        exchange.take_out(options.build.cache_to, options.directory, store, made, options.push)
     return image
 
 
-def _files(wanted: Build) -> tuple[str, str, Ignore]:
-    """(Dockerfile text, its name in messages, the ignore rules)."""
-    if "://" in wanted.context or wanted.context.startswith("git@"):
+def _check_syntax(parsed: dockerfile.Dockerfile, name: str) -> None:
+    """`# syntax=docker/dockerfile:…` is read here whatever its version; other languages are not."""
+    wanted = dict(parsed.directives).get("syntax", "")
+    image = wanted.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    if wanted and image not in ("dockerfile", "dockerfile-upstream"):
         raise ImageError(
-            f"a build context that is a URL can't be used: {wanted.context}",
-            hint="clone it, and give the folder as context",
-            code="KAP511",
-        )
-    if not os.path.isdir(wanted.context):
-        raise ImageError(
-            f"unable to prepare context: path {wanted.context} not found", code="KAP511", hint="check build.context"
-        )
-    path = os.path.join(wanted.context, wanted.dockerfile)
-    ignore_text = ""
-    for candidate in (f"{path}.dockerignore", os.path.join(wanted.context, ".dockerignore")):
-        if os.path.isfile(candidate):
-            with open(candidate, encoding="utf-8", errors="replace") as f:
-                ignore_text = f.read()
-            break
-    if wanted.dockerfile_inline:
-        return wanted.dockerfile_inline, "dockerfile_inline", Ignore(ignore_text)
-    try:
-        with open(path, encoding="utf-8") as f:
-            return f.read(), _shown(path), Ignore(ignore_text)
-    except UnicodeDecodeError:
-        raise ImageError(f"{_shown(path)} is no text in UTF-8", code="KAP511") from None
-    except OSError as e:
-        raise ImageError(
-            f"failed to read dockerfile: open {_shown(path)}: {(e.strerror or '').lower()}",
-            hint="name it with build.dockerfile",
-            code="KAP511",
-        ) from None
+            f"# syntax={wanted}: only docker/dockerfile is read here",
+            where=Position(name, 1, 1), hint="build it with docker buildx, and load the image", code="KAP511",
+        )  # fmt: skip
 
 
-def _shown(path: str) -> str:
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
-def _global_arguments(split: stages.Stages, given: Mapping[str, str], escape: str) -> dict[str, str]:
-    found: dict[str, str] = dict(platform_arguments())
-    for instruction in split.arguments:
-        for word in expand.words(instruction.text, found.get, escape):
-            key, equals, value = word.partition("=")
-            found[key] = given.get(key, value if equals else "")
-    return found
-
-
-def platform_arguments() -> dict[str, str]:
-    """BUILDPLATFORM and its like (BuildKit's automatic platform arguments)."""
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    found: dict[str, str] = {}
-    for prefix in ("BUILD", "TARGET"):
-        found |= {
-            f"{prefix}PLATFORM": f"linux/{arch}", f"{prefix}OS": "linux", f"{prefix}ARCH": arch, f"{prefix}VARIANT": "",
-        }  # fmt: skip
-    return found
-
-
-def _needed(
-    split: stages.Stages, target: stages.Stage, arguments: Mapping[str, str], escape: str
-) -> list[stages.Stage]:
-    """The target and all stages that it is made from, in order."""
-    wanted: set[int] = set()
-    left = [target]
-    while left:
-        stage = left.pop()
-        if stage.number in wanted:
-            continue
-        wanted.add(stage.number)
-        names = [_base_name(stage, arguments, escape)]
-        for instruction in stage.instructions:
-            names.append(instruction.flag("--from"))
-            for key, value in instruction.flags:
-                if key == "--mount":
-                    names += [p.partition("=")[2] for p in value.split(",") if p.startswith("from=")]
-        for name in filter(None, names):
-            other = split.find(name)
-            if other is not None and other.number < stage.number:
-                left.append(other)
-    return [s for s in split.all if s.number in wanted]
-
-
-def _base_name(stage: stages.Stage, arguments: Mapping[str, str], escape: str) -> str:
-    try:
-        return expand.word(stage.base, arguments.get, escape)
-    except expand.ExpandError as e:
-        raise ImageError(str(e), where=stage.start.where, code="KAP511") from None
+def _epoch(environ: Mapping[str, str], given: Mapping[str, str]) -> int | None:
+    text = given.get("SOURCE_DATE_EPOCH") or environ.get("SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isdigit() else None
 
 
 def _stage(context: Context, stage: stages.Stage) -> None:
-    from kapelle.images.build.steps import perform
-
-    base = _base_name(stage, context.arguments, context.escape)
+    base, where = _expanded(context, stage, stage.base), stage.start.where
     if not base:
-        raise ImageError(f"base name ({stage.base}) should not be blank", where=stage.start.where, code="KAP511")
-    context.step[0] += 1
-    context.emit(
-        BuildOutput(context.options.service, f"[{_label(stage)}{context.step[0]}/{context.total}] FROM {base}")
-    )
-    earlier = context.stages.find(base)
-    if earlier is not None and earlier.number < stage.number:
-        state = context.done[earlier.number].child()
-    elif base == "scratch":
-        state = StageState.scratch()
+        raise ImageError(
+            f"base name ({stage.base}) should not be blank", where=where, code="KAP511",
+            hint="an ARG in it has no value: give it one before FROM, or with --build-arg",
+        )  # fmt: skip
+    _check_platform(context, stage)
+    shown = [i for i in stage.instructions if i.name in steps.SHOWN]
+    count = _Count(_label(context, stage), len(shown) + 1)
+    headline = count.next(f"FROM {base}")
+    context.say(headline)
+    began = time.monotonic()
+    state, cached = _base(context, stage, base)
+    if cached:
+        context.say(headline, cached=True)
     else:
-        state = StageState.of_image(_base_image(context, base, stage.start.where))
+        context.say(headline, ended="done", seconds=time.monotonic() - began)
     context.done[stage.number] = state
-    for trigger in state.take_triggers():
+    triggers = state.take_triggers()
+    for trigger in triggers:
         for instruction in dockerfile.parse(trigger, f"ONBUILD of {base}").instructions:
-            _one(context, stage, state, instruction, perform)
+            count.total += instruction.name in steps.SHOWN
+            _one(context, stage, state, instruction, count)
     for instruction in stage.instructions:
-        _one(context, stage, state, instruction, perform)
+        _one(context, stage, state, instruction, count)
 
 
-def _base_image(context: Context, name: str, where: Position) -> Image:
-    for key, path in context.options.build.additional_contexts:
-        if key == name and path.startswith("docker-image://"):
-            name = path.removeprefix("docker-image://")
+def _expanded(context: Context, stage: stages.Stage, text: str) -> str:
     try:
-        return context.resolve(name)
-    except KapelleError as e:
-        e.where = e.where or where
+        return expand.word(text, context.arguments.get, context.escape)
+    except expand.ExpandError as e:
+        raise _excerpt(context, ImageError(str(e), where=stage.start.where, code="KAP511")) from None
+
+
+def _check_platform(context: Context, stage: stages.Stage) -> None:
+    """FROM --platform: this machine's, in whatever spelling; others can't be built here."""
+    text = _expanded(context, stage, stage.platform) if stage.platform else ""
+    if not text:
+        return
+    try:
+        wanted = platforms.parse(text)
+    except ImageError as e:
+        e.where = stage.start.where
         raise
+    if wanted != platforms.normal(platforms.host()):
+        raise ImageError(
+            f"FROM --platform={text}: only images of this machine's platform ({platforms.host()}) are built here",
+            where=stage.start.where, hint="--platform=$BUILDPLATFORM, and let the compiler cross-build", code="KAP511",
+        )  # fmt: skip
+
+
+def _base(context: Context, stage: stages.Stage, base: str) -> tuple[StageState, bool]:
+    """The state a stage begins with, and whether nothing had to be fetched for it."""
+    named = sources.named(context, stage.name) if stage.name else None
+    named = named or sources.named(context, base)
+    if named is not None and not named.startswith("docker-image://"):
+        return _folder(context, named), False
+    earlier = context.stages.find(base) if named is None else None
+    if earlier is not None and earlier.number < stage.number:
+        return context.done[earlier.number].child(), True
+    if base == "scratch":
+        return StageState.scratch(), True
+    name = (named or base).removeprefix("docker-image://")
+    have = context.store.find(name) if not context.options.pull else None
+    return StageState.of_image(sources.base_image(context, name, stage.start.where)), have is not None
+
+
+def _folder(context: Context, path: str) -> StageState:
+    """A named context that is a folder, as the root of a stage."""
+    from kapelle.images.build import copying, making
+    from kapelle.images.build.owners import ROOT
+
+    state = StageState.scratch()
+    items = copying.whole(Rootfs((path,)))
+
+    def make(diff: str, _work: str) -> None:
+        writer = copying.LayerWriter(diff, Rootfs(()))
+        for item in items:
+            writer.put(item, item.to, ROOT, None)
+
+    key = making.key(context, None, "folder", copying.digest_rows(items, context.cache))
+    making.layer(context, state, f"[context] load {path}", "FROM a folder", (key,), make)
+    return state
+
+
+class _Count:
+    """Numbers of a stage's steps, as they are shown."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label = label
+        self.total = total
+        self.number = 0
+
+    def next(self, text: str) -> str:
+        self.number += 1
+        return f"[{self.label}{self.number}/{self.total}] {text}"
+
+
+def _label(context: Context, stage: stages.Stage) -> str:
+    if stage.name:
+        return f"{stage.name} "
+    return f"stage-{stage.number} " if len(context.stages.all) > 1 else ""
 
 
 def _one(
-    context: Context, stage: stages.Stage, state: StageState, instruction: dockerfile.Instruction, perform: Any
+    context: Context, stage: stages.Stage, state: StageState, instruction: dockerfile.Instruction, count: _Count
 ) -> None:
-    if instruction.name != "ARG":
-        context.step[0] += 1
-    headline = f"[{_label(stage)}{context.step[0]}/{context.total}] {instruction}"
+    if context.failed:
+        raise Cancelled("another stage has failed")
+    text = str(instruction)
+    headline = count.next(text if len(text) < 400 else f"{text[:399]}…") if instruction.name in steps.SHOWN else text
+    fresh = context.options.no_cache or (stage.name in context.options.no_cache_stages and bool(stage.name))
     try:
-        perform(context, state, instruction, headline)
+        steps.perform(context, state, instruction, headline, fresh=fresh)
+        return
+    except Cancelled:
+        raise
     except expand.ExpandError as e:
-        raise ImageError(f"failed to process {instruction}: {e}", where=instruction.where, code="KAP511") from None
+        error: KapelleError = ImageError(f"failed to process {text!r}: {e}", where=instruction.where, code="KAP511")
     except KapelleError as e:
         e.where = e.where or instruction.where
-        raise
+        error = e
     except OSError as e:
-        raise ImageError(
-            f"{instruction}: {(e.strerror or str(e)).lower()} {e.filename or ''}".strip(),
+        error = ImageError(
+            f"{text}: {(e.strerror or str(e)).lower()} {e.filename or ''}".strip(),
             where=instruction.where,
             code="KAP510",
-        ) from None
+        )
+    if instruction.name in steps.SHOWN:
+        context.say(headline, ended=f"error {error.what}")
+    raise _excerpt(context, error, instruction.last) from None
 
 
-def _label(stage: stages.Stage) -> str:
-    return f"{stage.name} " if stage.name else ""
+def _excerpt(context: Context, error: KapelleError, last: int = 0) -> KapelleError:
+    """Show the Dockerfile's lines around the place of an error."""
+    lines = context.dockerfile.lines
+    place = error.where
+    if place is None or place.line > len(lines) or place.file != _file_of(context):
+        return error
+    last = min(max(last, place.line), place.line + 8)
+    rows: list[tuple[str, str]] = []
+    for number in range(max(1, place.line - 2), min(len(lines), last + 1) + 1):
+        mark = ">>>" if place.line <= number <= last else "   "
+        rows.append((("file" if not rows else ""), f"{number:4} {mark} {lines[number - 1]}".rstrip()))
+    while rows and not rows[-1][1].strip("0123456789 "):
+        rows.pop()
+    error.details = (*error.details, *rows)
+    return error
+
+
+def _file_of(context: Context) -> str:
+    return context.dockerfile.instructions[0].where.file
 
 
 def _finish(context: Context, state: StageState) -> Image:
@@ -268,42 +275,45 @@ def _finish(context: Context, state: StageState) -> Image:
     labels = {**(config.get("Labels") or {}), **dict(options.build.labels)}
     if labels:
         config["Labels"] = labels
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    whole = {
-        "architecture": arch,
-        "os": "linux",
-        "created": _created(context.environ),
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": list(state.layers)},
-        "history": state.history,
-    }
-    known = context.cache.find(key_of("image", state.key, labels, list(options.build.tags), options.name))
-    if known is not None:
+    here = platforms.host()
+    names = tuple(dict.fromkeys(n for n in (options.name, *options.build.tags) if n))
+    key = key_of("image 2", state.layers, config, state.history, context.epoch, _inline(context) and state.steps)
+    known = context.cache.find(key)
+    if known is not None and not options.no_cache:
         found = context.store.image(str(known["image"]))
         if found is not None and all(context.store.has_layer(d) for d in found.layers):
-            for name in (options.name, *options.build.tags):
+            for name in names:
                 context.store.tag(name, found.id)
             return context.store.image(found.id) or found
-    image = context.store.put_image(whole, state.layers, (options.name, *options.build.tags))
-    context.cache.put(key_of("image", state.key, labels, list(options.build.tags), options.name), {"image": image.id})
+    created = _created(context.epoch)
+    history = [
+        {"created": created, **row} if row.get("comment") == COMMENT and "created" not in row else row
+        for row in state.history
+    ]
+    whole: dict[str, Any] = {
+        "architecture": here.architecture,
+        **({"variant": here.variant} if here.variant else {}),
+        "os": "linux",
+        "created": created,
+        **({"author": state.author} if state.author else {}),
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": list(state.layers)},
+        "history": history,
+    }
+    if _inline(context):
+        whole[exchange.IN_CONFIG] = [list(step) for step in state.steps]
+    image = context.store.put_image(whole, state.layers, names)
+    context.cache.put(key, {"image": image.id})
     return image
 
 
-def _created(environ: Mapping[str, str]) -> str:
+def _inline(context: Context) -> bool:
+    """Does the image carry the keys of its layers, so that others can take them as a cache?"""
+    rows = context.options.build.cache_to
+    return context.given.get("BUILDKIT_INLINE_CACHE") in ("1", "true") or any("type=inline" in r for r in rows)
+
+
+def _created(epoch: int | None) -> str:
     """SOURCE_DATE_EPOCH, or now."""
-    epoch = environ.get("SOURCE_DATE_EPOCH", "")
-    seconds = int(epoch) if epoch.isdigit() else int(time.time())
+    seconds = epoch if epoch is not None else int(time.time())
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def run_environment(context: Context, state: StageState) -> tuple[tuple[str, ...], tuple[tuple[str, str, bool], ...]]:
-    """Variables and mounts of a RUN: ARG under ENV; the host's proxies, and its settings when asked for."""
-    env = {k: v for k, v in state.arguments.items() if v is not None}
-    settings = hostsettings.HostSettings(hostsettings.proxies(context.environ))
-    if context.options.host_settings:
-        more = hostsettings.host_settings(context.environ)
-        settings = hostsettings.HostSettings((*settings.env, *more.env), more.binds)
-    rows = {row.partition("=")[0]: row.partition("=")[2] for row in settings.env}
-    rows.update(env)
-    rows.update(state.env())
-    return tuple(f"{k}={v}" for k, v in rows.items()), settings.binds

@@ -5,13 +5,17 @@ A key is a digest of the parent's key, the instruction's meaning and its inputs'
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from typing import Any
 
 from kapelle.errors import StateError
+from kapelle.linux import idmap
 from kapelle.state import store as files
+
+_MEMORY = "/dev/shm"
 
 
 class Cache:
@@ -21,6 +25,7 @@ class Cache:
         self.root = f"{root}/build-cache"
         self._digests: dict[str, str] | None = None
         self._changed = False
+        self._temporary: list[str] = []
 
     def find(self, key: str) -> dict[str, Any] | None:
         try:
@@ -33,12 +38,25 @@ class Cache:
         files.make_directory(f"{self.root}/{key[:2]}")
         files.write_json(f"{self.root}/{key[:2]}/{key}.json", value)
 
-    def mount(self, name: str) -> str:
-        """The folder of a `RUN --mount=type=cache`."""
+    def mount(self, name: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> tuple[str, bool]:
+        """The folder of a `RUN --mount=type=cache`, and whether it is new."""
         path = f"{self.root}/mounts/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        if os.path.isdir(path):
+            return path, False
         files.make_directory(path)
-        os.chmod(path, 0o755)
-        return path
+        os.chmod(path, mode)
+        idmap.chown(path, uid, gid)
+        return path, True
+
+    def lock(self, path: str, *, wait: bool) -> int | None:
+        """Hold a cache folder: a descriptor to close, or None while another step has it (and `wait` is false)."""
+        fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
 
     def file_digest(self, path: str, info: os.stat_result) -> str:
         """A regular file's SHA-256, remembered as long as inode, size and times stay."""
@@ -58,12 +76,46 @@ class Cache:
             self._changed = True
         return known
 
+    def fresh(self, kind: str) -> str:
+        """An empty folder, until `close`."""
+        path = f"{self.root}/tmp/{kind}-{os.getpid()}-{os.urandom(6).hex()}"
+        files.make_directory(path)
+        self._temporary.append(path)
+        return path
+
+    def secret(self) -> str:
+        """An empty folder in memory where there is one, until `close`."""
+        path = f"{_MEMORY if os.access(_MEMORY, os.W_OK) else '/tmp'}/kap-build-{os.getpid()}-{os.urandom(6).hex()}"
+        os.mkdir(path, 0o700)
+        self._temporary.append(path)
+        return path
+
     def close(self) -> None:
+        for path in self._temporary:
+            files.remove_tree(path)
+        self._temporary.clear()
         if self._changed and self._digests is not None:
             files.make_directory(self.root)
-            rows = list(self._digests.items())[-50_000:]
+            rows = list(dict(self._digests).items())[-50_000:]
             files.write_json(f"{self.root}/files.json", dict(rows))
             self._changed = False
+
+
+def sweep(root: str) -> None:
+    """Remove the temporaries of builds that were killed."""
+    for folder, prefix in ((f"{root}/build-cache/tmp", ""), (_MEMORY, "kap-build-"), ("/tmp", "kap-build-")):
+        try:
+            names = [n for n in os.listdir(folder) if n.startswith(prefix)]
+        except OSError:
+            continue
+        for name in names:
+            pid = name.split("-")[-2] if name.count("-") >= 2 else ""
+            path = f"{folder}/{name}"
+            try:
+                if pid.isdigit() and os.lstat(path).st_uid == os.geteuid() and not os.path.exists(f"/proc/{pid}"):
+                    files.remove_tree(path)
+            except OSError:
+                continue  # it went this moment
 
 
 def key_of(*parts: Any) -> str:

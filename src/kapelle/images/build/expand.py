@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from fnmatch import translate
 
 Lookup = Callable[[str], str | None]
+
+
+_SPECIAL = ("@", "*", "#", "?", "-", "!")  # parameters of a shell: nothing here
 
 
 class ExpandError(ValueError):
@@ -57,7 +60,8 @@ class _Scan:
         char = self.text[self.at]
         if self.quotes and char == "'":
             end = self.text.find("'", self.at + 1)
-            end = len(self.text) if end < 0 else end
+            if end < 0:
+                raise ExpandError("unexpected end of statement while looking for matching single-quote")
             value = self.text[self.at + 1 : end]
             self.at = end + 1
             return value
@@ -86,6 +90,8 @@ class _Scan:
             else:
                 value += char
                 self.at += 1
+        if self.at >= len(self.text):
+            raise ExpandError("unexpected end of statement while looking for matching double-quote")
         self.at += 1
         return value
 
@@ -97,7 +103,12 @@ class _Scan:
             self.at = end + 1
             return self.braced(body)
         start = self.at
-        while self.at < len(self.text) and (self.text[self.at].isalnum() or self.text[self.at] == "_"):
+        if self.text[start : start + 1] in _SPECIAL:
+            self.at += 1
+        number = self.text[start : start + 1].isdigit()  # $1abc is $1 and abc
+        while self.at < len(self.text) and (
+            self.text[self.at].isdigit() if number else self.text[self.at].isalnum() or self.text[self.at] == "_"
+        ):
             self.at += 1
         name = self.text[start : self.at]
         return (self.lookup(name) or "") if name else "$"
@@ -141,29 +152,48 @@ class _Scan:
 
 def _pattern(rest: str, value: str, lookup: Lookup, escape: str) -> str:
     """${N#p} ${N##p} ${N%p} ${N%%p} ${N/p/r} ${N//p/r}."""
-    import re
-
     if rest[0] == "/":
         every = rest.startswith("//")
-        pattern, _, replacement = rest[1 + every :].partition("/")
+        pattern, replacement = _halves(rest[1 + every :], escape)
         new = _Scan(replacement, lookup, escape).all()
-        return re.sub(_regex(pattern), lambda _: new, value, count=0 if every else 1)
+        return re.sub(_regex(pattern, lookup, escape), lambda _: new, value, count=0 if every else 1)
     if rest[0] not in "#%":
         raise ExpandError(f"unsupported modifier in substitution: {rest}")
     longest = rest[:2] in ("##", "%%")
-    pattern = _Scan(rest[1 + longest :], lookup, escape).all()
-    whole = re.compile(translate(pattern))
+    whole = re.compile(_regex(rest[1 + longest :], lookup, escape), re.DOTALL)
     cuts = range(len(value) + 1)
     if rest[0] == "#":
         for cut in reversed(cuts) if longest else cuts:
-            if whole.match(value[:cut]):
+            if whole.fullmatch(value[:cut]):
                 return value[cut:]
         return value
     for cut in cuts if longest else reversed(cuts):
-        if whole.match(value[cut:]):
+        if whole.fullmatch(value[cut:]):
             return value[:cut]
     return value
 
 
-def _regex(pattern: str) -> str:
-    return translate(pattern).removeprefix("(?s:").removesuffix(r")\Z")
+def _halves(text: str, escape: str) -> tuple[str, str]:
+    """Pattern and replacement, parted by the first / that is not escaped."""
+    at = 0
+    while at < len(text):
+        if text[at] == escape:
+            at += 2
+            continue
+        if text[at] == "/":
+            return text[:at], text[at + 1 :]
+        at += 1
+    return text, ""
+
+
+def _regex(pattern: str, lookup: Lookup, escape: str) -> str:
+    """`*` and `?` of a pattern as a regular expression; all else stands for itself."""
+    scan, out = _Scan(pattern, lookup, escape), ""
+    while scan.at < len(scan.text):
+        char = scan.text[scan.at]
+        if char in "*?":
+            out += ".*" if char == "*" else "."
+            scan.at += 1
+        else:
+            out += re.escape(scan.piece())
+    return out

@@ -5,9 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 
+from kapelle.errors import ImageError
+
 
 class Ignore:
-    """Patterns in order; the last that matches a path or one of its parents decides."""
+    """Patterns in order; the last that matches a path or one of its parents decides. ImageError for what is none."""
 
     def __init__(self, text: str) -> None:
         self.rules: list[tuple[re.Pattern[str], bool]] = []
@@ -18,7 +20,10 @@ class Ignore:
             keep = pattern.startswith("!")
             pattern = posixpath.normpath(pattern[keep:].strip()).strip("/")
             if pattern and pattern != ".":
-                self.rules.append((re.compile(regex(pattern)), keep))
+                try:
+                    self.rules.append((re.compile(regex(pattern)), keep))
+                except re.error:
+                    raise ImageError(f"a line of .dockerignore is no pattern: {line.strip()}", code="KAP511") from None
 
     @property
     def exceptions(self) -> bool:

@@ -3,70 +3,161 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
-from kapelle.errors import ImageError
-from kapelle.events import BuildOutput
-from kapelle.images.build import expand
-from kapelle.images.build.dockerfile import Instruction
+from kapelle.errors import EngineError, ImageError
+from kapelle.images.build import hostsettings, making, mounts
+from kapelle.images.build.context import Cancelled, Context
+from kapelle.images.build.dockerfile import Instruction, markers
 from kapelle.images.build.state import StageState
 from kapelle.images.types import RunRequest
-from kapelle.linux import idmap
 
-if TYPE_CHECKING:
-    from kapelle.images.build.builder import Context
-
-_LAST_LINES = 10
+_LAST_LINES = 20
+_SCRIPT = "/run/kapelle-heredoc"
+_NETWORKS = ("default", "none", "host")
 
 
-def run_step(
-    context: Context, state: StageState, instruction: Instruction, headline: str, diff: str, work: str
-) -> None:
-    """Run the command over the stage's layers; its changes are left in `diff`. ImageError KAP510 when it fails."""
-    from kapelle.images.build.builder import run_environment
+def run(context: Context, state: StageState, instruction: Instruction, headline: str, *, fresh: bool) -> None:
+    """RUN. ImageError KAP510 when the command fails."""
+    _allowed(context, instruction)
+    found = mounts.read(context, state, instruction)
+    arguments = _arguments(context, state)
+    words, script = command(state, instruction)
+    meaning = (
+        "run", words, script, arguments, state.config.get("Env"), state.config.get("User"),
+        state.config.get("WorkingDir"), network(context, instruction), mounts.meaning(context, found, instruction),
+    )  # fmt: skip
+    shown = f"|{len(arguments)} {' '.join(f'{k}={v}' for k, v in arguments.items())} " if arguments else ""
+    created_by = f"RUN {shown}{' '.join(words)}"
 
-    env, binds = run_environment(context, state)
-    with ExitStack() as stack:
-        mounts, tmpfs, secrets = _mounts(context, state, instruction, stack)
-        args, more = _command(state, instruction, stack)
-        output = _Output(context, headline)
-        code = context.run(
-            RunRequest(
-                layers=tuple(context.store.layer_dir(d) for d in state.layers),
-                upper=diff,
-                work=work,
-                args=tuple(args),
-                env=(*env, *secrets),
-                cwd=state.config.get("WorkingDir") or "/",
-                user=state.config.get("User") or "",
-                binds=(*binds, *mounts, *more),
-                tmpfs=tuple(tmpfs),
-                network=instruction.flag("--network") or context.options.build.network or "default",
-                extra_hosts=context.options.build.extra_hosts,
-                shm_size=context.options.build.shm_size,
-                output=output.take,
-            )
-        )
-        output.close()
-    if code:
-        shown = instruction.text if len(instruction.text) < 200 else instruction.text[:200] + "…"
-        details = [("command", shown)]
-        details += [("output" if n == 0 else "", line) for n, line in enumerate(output.last)]
+    def make(diff: str, work: str) -> None:
+        with ExitStack() as stack:
+            given = mounts.give(context, instruction, found, stack)
+            try:
+                _perform(context, state, instruction, headline, diff, work, given, words, script)
+                return
+            except EngineError:
+                if not given.masked:
+                    raise
+        with ExitStack() as stack:  # the context's file system takes no overlay
+            given = mounts.give(context, instruction, found, stack, masks=False)
+            _perform(context, state, instruction, headline, diff, work, given, words, script)
+
+    making.layer(context, state, headline, created_by, (making.key(context, state, *meaning),), make, fresh=fresh)
+
+
+def _allowed(context: Context, instruction: Instruction) -> None:
+    """A build step has what a container has, never more."""
+    if instruction.flag("--security", "sandbox") != "sandbox":
         raise ImageError(
-            f'the build of service "{context.options.service}" failed: process "{_shown(args)}" '
-            f"did not complete successfully: exit code: {code}",
-            where=instruction.where,
-            details=tuple(details),
-            hint="the steps before it are cached: mend the line and build again",
-            code="KAP510",
+            f"RUN --security={instruction.flag('--security')} is not given: a build step has no more rights than any "
+            "container",
+            where=instruction.where, code="KAP511", hint="leave the flag out; what needs it can be done by kap run",
+        )  # fmt: skip
+    if instruction.all("--device"):
+        raise ImageError(
+            "RUN --device is not given: build steps get no devices", where=instruction.where, code="KAP511",
+            hint="leave the flag out",
+        )  # fmt: skip
+    wanted = instruction.flag("--network")
+    if wanted and wanted not in _NETWORKS:
+        raise ImageError(
+            f'unsupported network "{wanted}"', where=instruction.where, hint="default, none or host", code="KAP511"
         )
+    if wanted == "host" and context.options.build.network != "host" and "network.host" not in context.options.allow:
+        raise ImageError(
+            "RUN --network=host needs the consent of who builds", where=instruction.where, code="KAP511",
+            hint="build.network: host (or build.entitlements: [network.host], or --allow network.host)",
+        )  # fmt: skip
 
 
-def _shown(args: list[str]) -> str:
-    text = " ".join(args)
-    return text if len(text) < 120 else text[:117] + "…"
+def network(context: Context, instruction: Instruction) -> str:
+    return instruction.flag("--network") or context.options.build.network or "default"
+
+
+def _arguments(context: Context, state: StageState) -> dict[str, str]:
+    """Build arguments that are set and have been declared."""
+    return {k: v for k, v in sorted(state.arguments.items()) if v is not None and k not in state.env()}
+
+
+def command(state: StageState, instruction: Instruction) -> tuple[list[str], str]:
+    """The words to run, and a script that has to be in a file (a heredoc with #!)."""
+    words = instruction.json()
+    if words is not None:
+        return words, ""
+    if not instruction.heredocs:
+        return [*state.shell, instruction.text], ""
+    first = instruction.heredocs[0]
+    if not _alone(instruction):
+        bodies = "".join(f"\n{h.content}{h.name}" for h in instruction.heredocs)
+        return [*state.shell, instruction.text + bodies], ""
+    if not first.content.startswith("#!"):
+        return [*state.shell, first.content], ""
+    return [_SCRIPT], first.content
+
+
+def _alone(instruction: Instruction) -> bool:
+    """Is the heredoc itself the command, not a file given to one?"""
+    text = instruction.text
+    return len(markers(text)) == 1 and len(text.split()) == 1
+
+
+def _perform(
+    context: Context, state: StageState, instruction: Instruction, headline: str, diff: str, work: str,
+    given: mounts.Given, words: list[str], script: str,
+) -> None:  # fmt: skip
+    env, binds = environment(context, state)
+    more: list[tuple[str, str, bool]] = []
+    if script:
+        path = f"{context.cache.secret()}/script"
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(script)
+        os.chmod(path, 0o755)
+        more.append((path, _SCRIPT, True))
+    output = _Output(context, headline)
+    build = context.options.build
+    code = context.run(
+        RunRequest(
+            layers=tuple(context.store.layer_dir(d) for d in state.layers),
+            upper=diff,
+            work=work,
+            args=tuple(words),
+            env=(*env, *given.env),
+            cwd=state.config.get("WorkingDir") or "/",
+            user=state.config.get("User") or "",
+            binds=(*binds, *given.binds, *more),
+            stacks=tuple(given.stacks),
+            tmpfs=tuple(given.tmpfs),
+            network=network(context, instruction),
+            extra_hosts=build.extra_hosts,
+            hostname=context.given.get("BUILDKIT_SANDBOX_HOSTNAME", "buildkitsandbox"),
+            shm_size=build.shm_size,
+            ulimits=tuple((u.name, u.soft, u.hard) for u in build.ulimits),
+            cancelled=context.cancelled,
+            output=output.take,
+        )
+    )
+    output.close()
+    if context.failed:
+        raise Cancelled("another stage has failed")
+    if code:
+        raise _failure(context, instruction, words, code, output)
+
+
+def _failure(context: Context, instruction: Instruction, words: list[str], code: int, output: _Output) -> ImageError:
+    service = context.options.service
+    whose = f'the build of service "{service}" failed: ' if service else ""
+    text = " ".join(words)
+    text = text if len(text) < 160 else f"{text[:157]}…"
+    killed = " (killed: out of memory?)" if code == 137 else ""
+    return ImageError(
+        f'{whose}process "{text}" did not complete successfully: exit code: {code}{killed}',
+        where=instruction.where,
+        details=tuple(("output" if n == 0 else "", line) for n, line in enumerate(output.last)),
+        hint="the steps before it are cached: mend the line and build again",
+        code="KAP510",
+    )
 
 
 class _Output:
@@ -75,6 +166,7 @@ class _Output:
     def __init__(self, context: Context, headline: str) -> None:
         self.context = context
         self.headline = headline
+        self.began = time.monotonic()
         self.pending = {"stdout": b"", "stderr": b""}
         self.last: list[str] = []
 
@@ -92,114 +184,17 @@ class _Output:
     def _say(self, stream: str, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rpartition("\r")[2]
         self.last = [*self.last, text][-_LAST_LINES:] if text.strip() else self.last
-        self.context.emit(BuildOutput(self.context.options.service, self.headline, text, stream))
+        self.context.say(self.headline, text, stream, seconds=time.monotonic() - self.began)
 
 
-def _command(
-    state: StageState, instruction: Instruction, stack: ExitStack
-) -> tuple[list[str], list[tuple[str, str, bool]]]:
-    """The words to run, and the mounts that they need (a script from a heredoc)."""
-    words = instruction.json()
-    if words is not None:
-        return words, []
-    if not instruction.heredocs:
-        return [*state.shell, instruction.text], []
-    first = instruction.heredocs[0]
-    alone = instruction.text.lstrip("<-").strip("'\" ") == first.name
-    if not alone:
-        bodies = "".join(f"\n{h.content}{h.name}" for h in instruction.heredocs)
-        return [*state.shell, instruction.text + bodies], []
-    if not first.content.startswith("#!"):
-        return [*state.shell, first.content], []
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kap-heredoc-"))
-    script = os.path.join(folder, "script")
-    with open(script, "w") as f:
-        f.write(first.content)
-    os.chmod(script, 0o755)
-    return ["/run/kapelle-heredoc"], [(script, "/run/kapelle-heredoc", True)]
-
-
-def _mounts(
-    context: Context, state: StageState, instruction: Instruction, stack: ExitStack
-) -> tuple[list[tuple[str, str, bool]], list[tuple[str, int | None]], list[str]]:
-    """--mount flags → binds, tmpfs, and variables of secrets."""
-    binds: list[tuple[str, str, bool]] = []
-    tmpfs: list[tuple[str, int | None]] = []
-    env: list[str] = []
-    for key, value in instruction.flags:
-        if key != "--mount":
-            continue
-        options = dict(
-            (k, v)
-            for k, _, v in (p.partition("=") for p in expand.word(value, state.lookup, context.escape).split(","))
-        )
-        kind = options.get("type", "bind")
-        target = options.get("target") or options.get("dst") or options.get("destination") or ""
-        if target and not target.startswith("/"):
-            target = os.path.join(state.config.get("WorkingDir") or "/", target)
-        if kind == "cache":
-            binds.append((context.cache.mount(options.get("id") or target), target, "readonly" in options))
-        elif kind == "tmpfs":
-            tmpfs.append((target, int(options["size"]) if options.get("size", "").isdigit() else None))
-        elif kind == "bind":
-            binds.append(_bind(context, instruction, options, target))
-        elif kind == "secret":
-            _secret(context, instruction, options, target, binds, env, stack)
-        else:
-            raise ImageError(
-                f"RUN --mount=type={kind} can't be honoured", where=instruction.where, code="KAP511",
-                hint="bind, cache, secret and tmpfs are here",
-            )  # fmt: skip
-    return binds, tmpfs, env
-
-
-def _bind(context: Context, instruction: Instruction, options: dict[str, str], target: str) -> tuple[str, str, bool]:
-    from kapelle.images.build.steps import rootfs
-
-    name = options.get("from", "")
-    source = (options.get("source") or options.get("src") or "").strip("/")
-    tree = context.tree
-    if name:
-        stage = context.stages.find(name)
-        if stage is not None and stage.number in context.done:
-            tree = rootfs(context, context.done[stage.number])
-        else:
-            from kapelle.images.build.rootfs import Rootfs
-
-            tree = Rootfs(context.store.layer_dirs(context.resolve(name)))
-    found = tree.entry(tree.resolve(source))
-    if found is None:
-        raise ImageError(f"mount source {source or '/'} not found", where=instruction.where, code="KAP510")
-    return found.real, target, True
-
-
-def _secret(
-    context: Context,
-    instruction: Instruction,
-    options: dict[str, str],
-    target: str,
-    binds: list[tuple[str, str, bool]],
-    env: list[str],
-    stack: ExitStack,
-) -> None:
-    name = options.get("id") or os.path.basename(target)
-    content = dict(context.secrets).get(name)
-    if content is None:
-        if options.get("required") in ("true", "") and "required" in options:
-            raise ImageError(
-                f"secret {name}: not found", where=instruction.where, code="KAP510", hint="add it to build.secrets"
-            )
-        return
-    if options.get("env"):
-        env.append(f"{options['env']}={content}")
-        if not target:
-            return
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kap-secret-"))
-    path = os.path.join(folder, "secret")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "w") as f:
-        f.write(content)
-    os.chmod(path, int(options.get("mode", "0400"), 8))
-    if options.get("uid") or options.get("gid"):
-        idmap.chown(path, int(options.get("uid") or 0), int(options.get("gid") or 0))
-    binds.append((path, target or f"/run/secrets/{name}", True))
+def environment(context: Context, state: StageState) -> tuple[tuple[str, ...], tuple[tuple[str, str, bool], ...]]:
+    """Variables and mounts of a RUN: ARG under ENV; the host's proxies, and its settings when asked for."""
+    settings = hostsettings.HostSettings(hostsettings.proxies(context.environ))
+    if context.options.host_settings:
+        more = hostsettings.host_settings(context.environ)
+        settings = hostsettings.HostSettings((*settings.env, *more.env), more.binds)
+    rows = {row.partition("=")[0]: row.partition("=")[2] for row in settings.env}
+    rows.update({k: v for k, v in context.given.items() if k.upper() in hostsettings.PROXIES})
+    rows.update({k: v for k, v in state.arguments.items() if v is not None})
+    rows.update(state.env())
+    return tuple(f"{k}={v}" for k, v in rows.items()), settings.binds

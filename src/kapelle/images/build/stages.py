@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
+
 from kapelle.errors import ImageError
+from kapelle.images.build import expand
 from kapelle.images.build.dockerfile import Dockerfile, Instruction
 from kapelle.light import NamedTuple
 
@@ -23,12 +27,45 @@ class Stages(NamedTuple):
     def find(self, name: str) -> Stage | None:
         """A stage by name or number."""
         lower = name.lower()
-        for stage in self.all:
+        for stage in reversed(self.all):
             if stage.name == lower:
                 return stage
         if name.isdigit() and int(name) < len(self.all):
             return self.all[int(name)]
         return None
+
+
+def dependencies(
+    stage: Stage, split: Stages, lookup: expand.Lookup, escape: str, hidden: Callable[[str], bool]
+) -> set[int]:
+    """Numbers of the stages that a stage takes files from. `hidden`: names that a named context stands for."""
+    names = [stage.base]
+    for instruction in stage.instructions:
+        names.append(instruction.flag("--from"))
+        for value in instruction.all("--mount"):
+            names += [p.partition("=")[2] for p in value.split(",") if p.startswith("from=")]
+    found: set[int] = set()
+    for name in filter(None, names):
+        try:
+            name = expand.word(name, lookup, escape)
+        except expand.ExpandError:
+            continue  # told when the instruction's turn comes
+        other = split.find(name) if not hidden(name) else None
+        if other is not None and other.number < stage.number:
+            found.add(other.number)
+    return found
+
+
+def needed(depends: Mapping[int, set[int]], target: int) -> list[int]:
+    """The target and all that it is made from, in order."""
+    wanted: set[int] = set()
+    left = [target]
+    while left:
+        number = left.pop()
+        if number not in wanted:
+            wanted.add(number)
+            left += depends[number]
+    return sorted(wanted)
 
 
 def split(dockerfile: Dockerfile) -> Stages:
@@ -60,6 +97,11 @@ def _stage(index: int, start: Instruction, body: list[Instruction]) -> Stage:
     name = ""
     if len(words) == 3 and words[1].lower() == "as":
         name = words[2].lower()
+        if not re.fullmatch(r"[a-z][a-z0-9-_.]*", name):
+            raise ImageError(
+                f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols',
+                where=start.where, code="KAP511",
+            )  # fmt: skip
     elif len(words) != 1:
         raise ImageError(
             "FROM requires either one or three arguments", where=start.where, hint="FROM image AS name", code="KAP511"

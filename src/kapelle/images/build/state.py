@@ -8,6 +8,8 @@ from typing import Any
 from kapelle.images.build.cache import key_of
 from kapelle.images.types import Image
 
+COMMENT = "kapelle"  # of a history row that a build made
+
 
 class StageState:
     def __init__(
@@ -15,11 +17,13 @@ class StageState:
     ) -> None:
         self.layers = layers  # diff-IDs, lowest first
         self.config = config  # the "config" part of an OCI image config
-        self.key = key
+        self.key = key  # of the files alone: settings are no part of it
         self.history = history
         self.arguments: dict[str, str | None] = {}
         self.shell = list(config.get("Shell") or ["/bin/sh", "-c"])
+        self.author = ""
         self.command_set = False  # CMD in this stage
+        self.steps: list[tuple[str, str]] = []  # key and layer of what was made over the base image
 
     @classmethod
     def scratch(cls) -> StageState:
@@ -32,11 +36,14 @@ class StageState:
         history = list(image.config.get("history") or [])
         if len([h for h in history if not h.get("empty_layer")]) != len(image.layers):
             history = [{"created_by": f"layer {d}"} for d in image.layers]
-        return cls(image.layers, config, key_of("image", image.id), history)
+        return cls(image.layers, config, key_of("layers", *image.layers), history)
 
     def child(self) -> StageState:
         """The start of a stage that is FROM this one."""
-        return StageState(self.layers, copy.deepcopy(self.config), self.key, list(self.history))
+        made = StageState(self.layers, copy.deepcopy(self.config), self.key, list(self.history))
+        made.arguments = dict(self.arguments)
+        made.steps = list(self.steps)
+        return made
 
     def env(self) -> dict[str, str]:
         return {row.partition("=")[0]: row.partition("=")[2] for row in self.config.get("Env") or ()}
@@ -57,11 +64,11 @@ class StageState:
         """The key of a next step."""
         return key_of(self.key, *parts)
 
-    def add_layer(self, diff_id: str, key: str, created_by: str) -> None:
+    def add_layer(self, diff_id: str, keys: list[str], created_by: str) -> None:
         self.layers = (*self.layers, diff_id)
-        self.key = key
-        self.history.append({"created_by": created_by})
+        self.key = key_of("layers", *self.layers)  # what is in the files, however they were made
+        self.steps += [(key, diff_id) for key in keys]
+        self.history.append({"created_by": created_by, "comment": COMMENT})
 
     def add_setting(self, created_by: str) -> None:
-        self.key = self.meaning(created_by, self.config)
-        self.history.append({"created_by": created_by, "empty_layer": True})
+        self.history.append({"created_by": created_by, "comment": COMMENT, "empty_layer": True})

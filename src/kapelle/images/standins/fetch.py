@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
-from kapelle.images import proxies, registry
+from kapelle.images import proxies, wire
 from kapelle.light import NamedTuple
 
 _PIECE = 1 << 18
@@ -185,7 +185,7 @@ class Fetcher:
         with self._lock:
             pool = self._pools.get(proxy)
             if pool is None:
-                pool = self._pools[proxy] = registry.open_pool(proxy, self._environ)
+                pool = self._pools[proxy] = wire.open_pool(proxy, self._environ)
                 context = pool.connection_pool_kw.get("ssl_context")
                 for path in self._ca_files:
                     if context is not None:

@@ -1,0 +1,4 @@
+#!/bin/sh
+set -e
+[ -d /data ] && kind=directory
+echo "starting $1 with $# words, data is a $kind"

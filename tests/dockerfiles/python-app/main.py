@@ -1,0 +1,3 @@
+import os
+
+print(f"hello from {os.getuid()} in {os.getcwd()}")

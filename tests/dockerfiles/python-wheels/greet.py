@@ -1,0 +1,2 @@
+def words(who):
+    return f"hello {who}"
