@@ -86,6 +86,9 @@ def test_builds_use_what_is_in_the_store_and_their_steps_have_no_network(kap: Ka
     (kap.folder / "Dockerfile").write_text("FROM busybox\nADD http://example.com/x /x\n")
     done = kap("build", "--offline", **watcher.environment)
     assert "ADD http://example.com/x needs the network, and --offline forbids to use it" in done.err
+    (kap.folder / "Dockerfile").write_text("FROM busybox\nADD https://example.com/x.git /x\n")
+    done = kap("build", "--offline", "-t", "x", ".", **watcher.environment)
+    assert "the repository https://example.com/x.git needs the network" in done.err
     assert watcher.seen == 0
 
 
