@@ -198,3 +198,17 @@ def test_the_versions_asked_for_and_given_are_told(store: Store, run: Run) -> No
     assert [e.text for e in seen if isinstance(e, Notice)] == [
         f"python:3.12-slim: registry not reachable; using a stand-in ({image.standin})"
     ]
+
+
+@pytest.mark.parametrize("name", ["busybox", "memcached:1.6.18", "redis:7", "node:20"])
+def test_the_same_parts_give_the_same_image(store: Store, tmp_path: Path, name: str) -> None:
+    """From two empty stores; what was downloaded may be shared, it goes by digest."""
+    digests = []
+    for place in ("one", "two"):
+        fresh = Store(f"{tmp_path}/{place}")
+        os.makedirs(f"{fresh.root}/standins")
+        os.makedirs(f"{store.root}/standins/blobs", exist_ok=True)
+        os.symlink(f"{store.root}/standins/blobs", f"{fresh.root}/standins/blobs")
+        image = provide.provide(name, fresh, None, lambda _: None, environ=os.environ)
+        digests.append((image.id, image.layers))
+    assert digests[0] == digests[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kapelle.images.standins import apt_settings, control, debian_version, fetch, pypi, resolve, versions
-from kapelle.images.standins.recipes import RECIPES, busybox, postgres, python, redis
+from kapelle.images.standins.recipes import RECIPES, busybox, mariadb, node, postgres, python, rabbitmq, redis
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,34 @@ def test_every_recipe_has_what_a_recipe_needs() -> None:
 def test_python_falls_back_to_debian_s_pip() -> None:
     assert python.variants("3.12-slim") == ("3.11-pip", "3.11")
     assert redis.variants("8-alpine") == ("8.0",)
+
+
+@pytest.mark.parametrize(
+    ("tag", "variants"),
+    [
+        ("20-alpine", ("20.wheel", "20.debian")),
+        ("22.11.0-slim", ("22.11.0.wheel", "22.wheel", "20.debian")),
+        ("lts", ("24.wheel", "20.debian")),
+        ("jod-alpine", ("22.wheel", "20.debian")),
+        ("18", ("18.debian",)),
+        ("latest", ("24.wheel", "20.debian")),
+        ("16-slim", ("18.debian",)),
+    ],
+)
+def test_node_is_the_exact_version_where_a_wheel_has_it(tag: str, variants: tuple[str, ...]) -> None:
+    assert node.variants(tag) == variants
+
+
+def test_node_s_named_lines_are_met_by_their_number() -> None:
+    assert node.unmet("lts-alpine", "24.1.0") == ""
+    assert node.unmet("iron", "24.1.0") == "20"
+    assert node.unmet("22.11.0", "22.20.0") == "22.11.0"
+
+
+def test_mariadb_and_rabbitmq_are_the_nearest_of_debian_s() -> None:
+    assert [mariadb.variants(t)[0] for t in ("10.6", "11", "lts", "10-jammy")] == ["10.11", "11.8", "11.8", "10.11"]
+    assert rabbitmq.variants("3.13-management-alpine") == ("3.10_management",)
+    assert rabbitmq.variants("4") == ("4.0",)
 
 
 def test_busybox_s_commands_are_read_from_its_binary() -> None:

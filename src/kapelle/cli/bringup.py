@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUILD_FLAGS = (
     Flag("--build", help="build the images first"),
+    Flag("--offline", help="never use the network: images that are here will do, others are named"),
     Flag("--pull", value="POLICY", default="policy", help="always, missing or never; default: each service's policy"),
     Flag("--quiet-pull", help="pull without progress lines"),
 )
@@ -55,9 +56,15 @@ def options_of(context: Context, args: Args) -> UpOptions:
         if given(one) and given(other):
             flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
             raise UsageError(f"{flags[0]} and {flags[1]} are incompatible", hint=f"leave out {flags[1]}")
+    if given("offline"):
+        context.go_offline()
     pull = "" if args.pull in ("policy", "") else args.pull
     if pull and pull not in POLICIES:
         raise UsageError(f'invalid --pull option "{pull}"', hint="one of always, missing, never, build")
+    from kapelle.images import offline
+
+    if pull == "always" and offline.is_on(context.environ):
+        raise UsageError("--pull always and --offline exclude each other", hint="leave out one of the two")
     if getattr(args, "ports", ""):
         context.choose_ports(args.ports)
     environ = context.environ

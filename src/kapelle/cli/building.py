@@ -60,6 +60,7 @@ COMMON = (
     Flag("--memory", "-m", value="BYTES", default="", hidden=True),
     Flag("--no-cache", help="ignore cached layers"),
     Flag("--no-rm", hidden=True),
+    Flag("--offline", help="never use the network: bases that are here will do, a RUN has none"),
     Flag("--progress", value="KIND", default="", help="auto, plain, tty, quiet or rawjson"),
     Flag("--provenance", value="MODE", default="", hidden=True),
     Flag("--pull", help="ask the registry for newer base images"),
@@ -81,6 +82,17 @@ _UNUSED = (
     ("isolation", "is for Windows containers"),
     ("security_opt", "a build step has what any container has"),
 )
+
+
+def check_offline(context: Context, args: Args) -> None:
+    """--offline, and what it excludes."""
+    from kapelle.images import offline
+
+    if args.offline:
+        context.go_offline()
+    for flag in ("pull", "push"):
+        if getattr(args, flag) and offline.is_on(context.environ):
+            raise UsageError(f"--{flag} and --offline exclude each other", hint="leave out one of the two")
 
 
 def tell_unused(context: Context, args: Args) -> None:
@@ -107,6 +119,7 @@ def run(context: Context, args: Args) -> int:
             hint="kap build -t NAME .  (or - or a URL)",
         )
     context.command = "buildx build"
+    check_offline(context, args)
     if args.progress:
         context.choose_progress(args.progress)
     if args.quiet:

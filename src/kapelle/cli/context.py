@@ -51,6 +51,8 @@ class Context:
         self.stderr: TextIO = sys.stderr
         if options.stand_ins:
             self.environ = {**self.environ, "KAP_STAND_INS": "1"}
+        if options.offline:
+            self.go_offline()
         if options.host_settings:
             self.environ = {**self.environ, "KAP_HOST_SETTINGS": "1"}
         self.paths = places.find(self.environ)
@@ -66,6 +68,27 @@ class Context:
         if how not in ("auto", "file"):
             raise UsageError(f'invalid --ports "{how}"', hint="--ports=auto takes free ports for those that are taken")
         self.environ = {**self.environ, "KAP_PORTS": how}
+
+    def go_offline(self) -> None:
+        """--offline: nothing that this command does asks the network. Before the engine is made."""
+        self.environ = {**self.environ, "KAP_OFFLINE": "1"}
+
+    def settle_in(
+        self, *, files: Sequence[str], env_files: Sequence[str], profiles: Sequence[str], directory: str, name: str
+    ) -> None:
+        """As if the command had been given these files; what it was given itself (-p, --profile) goes first."""
+        given = self.given
+        if given.file or given.project_directory or given.env_file:
+            raise UsageError("-f, --project-directory and --env-file are the bundle's own", hint="leave them out")
+        if "COMPOSE_FILE" in self.environ or "COMPOSE_ENV_FILES" in self.environ:
+            gone = ("COMPOSE_FILE", "COMPOSE_ENV_FILES", "COMPOSE_PATH_SEPARATOR")
+            self.environ = {k: v for k, v in self.environ.items() if k not in gone}
+        given.file[:] = files
+        given.env_file[:] = env_files
+        given.profile[:] = given.profile or profiles
+        given.replace("project_directory", directory)
+        if not given.project_name and "COMPOSE_PROJECT_NAME" not in self.environ:
+            given.replace("project_name", name)
 
     # ---- the project ---------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "autostart": "autostart",
     "build": "build",
     "buildx": "buildx",
+    "bundle": "bundle",
     "commit": "commit",
     "completion": "completion",
     "config": "config",
@@ -58,6 +59,7 @@ COMMANDS = {
     "run": "run",
     "save": "save",
     "scale": "scale",
+    "standins": "standins",
     "start": "start",
     "stats": "stats",
     "stop": "stop",
@@ -73,8 +75,8 @@ COMMANDS = {
 }
 # verbs that make or remove what containers are made of: an ordinary user does it in a user namespace
 _MAKING = frozenset(
-    "attach autostart build buildx commit cp create down export gc image images import kill load network pause pull "
-    "push restart rm rmi run save scale start stop system tag unpause up volume volumes".split()
+    "attach autostart build buildx bundle commit cp create down export gc image images import kill load network pause "
+    "pull push restart rm rmi run save scale standins start stop system tag unpause up volume volumes".split()
 )
 ALIASES = {"convert": "config", "networks": "network"}
 
@@ -91,6 +93,7 @@ GLOBAL_FLAGS = (
     Flag("--project-directory", value="DIR", default="", help="base of relative paths", aliases=("--workdir",)),
     Flag("--project-name", "-p", value="NAME", default="", help="project name"),
     Flag("--stand-ins", help="build a stand-in for an official image that no registry can be asked for"),
+    Flag("--offline", help="never use the network: images that are here will do, others are named"),
     Flag("--host-settings", help="builds see the host's proxies, CA bundle and package-index settings"),
     Flag("--help", "-h", help="what there is"),
     Flag("--version", "-v", hidden=True),

@@ -52,6 +52,10 @@ class Args:
         else:
             self._values[flag.key] = value
 
+    def replace(self, key: str, value: Any) -> None:
+        """Go on as if a flag had been given another value."""
+        self._values[key] = value
+
 
 class Command(NamedTuple):
     """A command of a group (`volume ls`), with the names that a command's own module has."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, BinaryIO
 
@@ -357,8 +357,17 @@ def _not_one(label: str, why: str, hint: str = "") -> ImageError:
 # -- out ----------------------------------------------------------------------------------------------------------
 
 
-def save(names: Iterable[str], out: BinaryIO, store: Store, emit: Emit | None = None) -> None:
+def save(
+    names: Iterable[str],
+    out: BinaryIO,
+    store: Store,
+    emit: Emit | None = None,
+    *,
+    beside: Iterable[Mapping[str, Any]] = (),
+) -> None:
     """Write images as one archive that docker, podman, skopeo and kap load: a docker archive that is an OCI layout too.
+
+    beside: descriptors of manifests that are written to `out` already, for the layout's index.
 
     Layers come out as they came in, byte for byte, so digests and image IDs stay; only a layer whose archive had
     the same path twice is packed anew, and its image gets a new ID (told by a Notice). ImageError for an unknown name.
@@ -375,7 +384,7 @@ def save(names: Iterable[str], out: BinaryIO, store: Store, emit: Emit | None = 
                 if ref.tag:
                     tags.append(reference.familiar(ref._replace(digest="")))
         try:
-            _write(chosen, out, store, emit)
+            _write(chosen, out, store, emit, beside)
         except OSError as e:
             raise layers.fault(e, "the archive could not be written") from e
 
@@ -385,7 +394,13 @@ def _is_id(name: str, image: Image) -> bool:
     return image.id.startswith(f"sha256:{digits}")
 
 
-def _write(chosen: dict[str, tuple[Image, list[str]]], out: BinaryIO, store: Store, emit: Emit | None) -> None:
+def _write(
+    chosen: dict[str, tuple[Image, list[str]]],
+    out: BinaryIO,
+    store: Store,
+    emit: Emit | None,
+    beside: Iterable[Mapping[str, Any]],
+) -> None:
     done: dict[str, tuple[str, int]] = {}  # diff-ID → digest and size as written
     rows: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
@@ -426,6 +441,7 @@ def _write(chosen: dict[str, tuple[Image, list[str]]], out: BinaryIO, store: Sto
                 notes["org.opencontainers.image.ref.name"] = reference.parse(tag).tag
             row = {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{digest}", "size": len(manifest)}
             index.append({**row, "annotations": notes} if notes else row)
+    index += [dict(row) for row in beside]
     _write_file("index.json", json.dumps({"schemaVersion": 2, "manifests": index}).encode(), out)
     _write_file("manifest.json", json.dumps(rows).encode(), out)
     _write_file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}', out)

@@ -16,7 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, ReadTimeoutError, SSLError
 
 from kapelle.errors import ImageError
-from kapelle.images import auth, certificates, manifests, proxies, wire
+from kapelle.images import auth, certificates, manifests, offline, proxies, wire
 from kapelle.images.identity import Identity
 from kapelle.images.mirrors import Endpoint, Settings
 from kapelle.images.wire import Refused as Refused
@@ -36,6 +36,7 @@ class Registry:
     """One endpoint for one command. May be used by several threads."""
 
     def __init__(self, endpoint: Endpoint, registry: str, settings: Settings) -> None:
+        offline.refuse(settings.environ, f"registry {registry}")
         self.endpoint = endpoint
         self._registry = registry  # as the reference has it: what credentials are filed under
         self._settings = settings

@@ -24,7 +24,7 @@ from urllib3.exceptions import (
 )
 
 from kapelle.errors import ImageError
-from kapelle.images import certificates, proxies
+from kapelle.images import certificates, offline, proxies
 
 CONNECT = 3.0  # seconds until a host counts as out of reach
 
@@ -46,6 +46,7 @@ def open_pool(proxy: str, environ: Mapping[str, str], host: str = "", *, insecur
 
     insecure: any certificate will do.
     """
+    offline.refuse(environ, "this")
     tls = proxies.context(environ)
     if host:
         certificates.add(tls, host, environ)

@@ -29,6 +29,7 @@ def run(context: Context, args: Args) -> int:
         return building.run(context, args)
     from kapelle.plan import order
 
+    building.check_offline(context, args)
     building.end_as_interrupted()
     if args.progress:
         context.choose_progress(args.progress)

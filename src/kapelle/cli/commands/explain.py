@@ -134,6 +134,20 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP509": ("a login", "The registry does not take the user name and password, or a credential helper failed."),
     "KAP510": ("a step of a build failed", "The instruction's output stands above; the message has its line."),
     "KAP511": ("a Dockerfile", "An instruction can't be taken as written; the message has file and line."),
+    "KAP512": (
+        "the network is forbidden",
+        "--offline or KAP_OFFLINE=1 is set and something needs the network. Do that once without it, or bring what is "
+        "needed: kap bundle save FILE where there is a network, kap up --from FILE here.",
+    ),
+    "KAP513": (
+        "a recipe of yours",
+        "A file in the standins folder of your configuration has a mistake, or others may write to it "
+        "(docs/guide-standins.md).",
+    ),
+    "KAP520": (
+        "a bundle",
+        "The file is no bundle of kap bundle save, or not what it was when it was made. Nothing of it was kept.",
+    ),
     "KAP601": (
         "a mount's source is missing",
         "A file that is to be mounted does not exist. No directory was made in its place; create the file.",

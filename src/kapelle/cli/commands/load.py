@@ -23,6 +23,7 @@ FLAGS = (
 def run(context: Context, args: Args) -> int:
     from kapelle.images import reference
     from kapelle.images.archive import load
+    from kapelle.images.bundle.read import is_bundle, load_images, opened
     from kapelle.images.store import Store
 
     if args.rest:
@@ -30,7 +31,14 @@ def run(context: Context, args: Args) -> int:
     if not args.input and sys.stdin.isatty():
         raise UsageError("requested load from stdin, but stdin is empty", hint="kap load -i FILE")
     store = Store(context.paths.images)
-    images = load(args.input or sys.stdin.buffer, store, (lambda _: None) if args.quiet else context.emit)
+    emit = (lambda _: None) if args.quiet else context.emit
+    if args.input and is_bundle(args.input):
+        with opened(args.input) as bundle:
+            load_images(bundle, store, emit)
+            for saved in bundle.manifest.images:
+                context.stdout.write(f"Loaded image: {reference.familiar(reference.parse(saved.name))}\n")
+        return 0
+    images = load(args.input or sys.stdin.buffer, store, emit)
     for image in images:
         for name in image.names:
             context.stdout.write(f"Loaded image: {reference.familiar(reference.parse(name))}\n")

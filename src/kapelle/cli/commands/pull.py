@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
-from kapelle.errors import KapelleError
+from kapelle.errors import KapelleError, UsageError
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
@@ -19,6 +19,7 @@ FLAGS = (
     Flag("--ignore-pull-failures", help="carry on after a failed pull"),
     Flag("--include-deps", help="include the services that the named ones depend on"),
     Flag("--no-parallel", hidden=True),
+    Flag("--offline", hidden=True),
     Flag("--parallel", hidden=True),
     Flag("--policy", value="POLICY", default="", choices=("", "missing", "always"), help="missing or always"),
     Flag("--quiet", "-q", help="no progress"),
@@ -26,6 +27,13 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    from kapelle.images import offline
+
+    if args.offline or offline.is_on(context.environ):
+        raise UsageError(
+            "pull asks registries, and --offline forbids to use the network",
+            hint=f"leave out --offline (and unset {offline.VARIABLE}), or kap load -i FILE",
+        )
     if args.rest:
         from kapelle.cli.commands import image, push
 

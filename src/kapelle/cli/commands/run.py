@@ -30,6 +30,7 @@ ARGUMENTS = "SERVICE [COMMAND] [ARG...]"
 STOP_AT_FIRST_POSITIONAL = True
 FLAGS = (
     Flag("--build", help="build the images first"),
+    Flag("--offline", help="never use the network: images that are here will do, others are named"),
     Flag("--cap-add", value="CAP", repeat=True, help="add a capability"),
     Flag("--cap-drop", value="CAP", repeat=True, help="drop a capability"),
     Flag("--detach", "-d", help="run in the background, print the container's ID"),

@@ -26,6 +26,7 @@ FLAGS = (
     Flag("--attach-dependencies", help="show logs of dependencies too"),
     Flag("--detach", "-d", help="return once started"),
     Flag("--exit-code-from", value="SERVICE", default="", help="exit with the code of this service"),
+    Flag("--from", value="FILE", default="", help="bring up the project of a bundle (kap bundle save)"),
     Flag("--menu", hidden=True),
     Flag("--no-attach", value="SERVICE", repeat=True, help="do not show logs of these services"),
     Flag("--no-color", help="no colours in the log lines"),
@@ -36,6 +37,7 @@ FLAGS = (
     Flag("--require", value="WHAT", default="", help="refuse to run with less: root, rootless, userns or subids"),
     Flag("--renew-anon-volumes", "-V", help="fresh anonymous volumes instead of keeping the old ones"),
     Flag("--timeout", "-t", value="SECONDS", kind="int", help="from the stop signal to SIGKILL"),
+    Flag("--to", value="DIR", default="", help="of --from: folder for its files; default: the project's name"),
     Flag("--timestamps", help="put the time of each line in front of it"),
     Flag("--wait", help="return when all services run, or are healthy if they have a check; implies --detach"),
     Flag("--wait-timeout", value="SECONDS", kind="int", default=0, help="give up waiting after so long"),
@@ -57,6 +59,19 @@ def run(context: Context, args: Args) -> int:
         from kapelle.engines.native import rung
 
         rung.require(args.require)
+    bundle = getattr(args, "from")
+    if bundle:
+        from kapelle.cli import bundling
+
+        if context.dry_run:
+            raise UsageError("--from takes images and files over, --dry-run changes nothing", hint="kap bundle inspect")
+        if not options.build and not options.pull:
+            context.go_offline()  # a bundle has its images with it
+        saved = bundling.bring_in(context, bundle, args.to)
+        args.rest = args.rest or list(saved.services)
+        options = options._replace(targets=tuple(args.rest))
+    elif args.to:
+        raise UsageError("--to belongs to --from", hint=f"kap up --from FILE --to {args.to}")
     project = context.load(args.rest).project
     if args.exit_code_from and project.service(args.exit_code_from) is None:
         raise UsageError(f"no such service: {args.exit_code_from}", hint="name a service after --exit-code-from")

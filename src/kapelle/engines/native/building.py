@@ -30,7 +30,10 @@ def perform(images: ImageSource, options: BuildOptions, project: Project | None,
 
     policy = "always" if options.pull else "missing"
     options = options._replace(push=lambda name: push(images, name, emit))
-    with images.store.using(), BuildRunner(images.paths) as run:  # layers of steps have no image yet
+    with (
+        images.store.using(),
+        BuildRunner(images.paths, offline=images.offline) as run,
+    ):  # layers of steps have no image yet
         return builder.build(
             options,
             images.store,

@@ -86,8 +86,10 @@ def close_all() -> None:
 class BuildRunner:
     """A `Runner` (images.types): call it with a RunRequest. Its keeper lives from the first RUN to `__exit__`."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, offline: bool = False) -> None:
+        """offline: a RUN has no network, whatever it asks for."""
         self.paths = paths
+        self.offline = offline
         self.project = f"_build-{os.getpid()}-{os.urandom(3).hex()}"
         self.network = f"{self.project}_default"
         self.started = False
@@ -125,6 +127,8 @@ class BuildRunner:
     def __call__(self, request: RunRequest) -> int:
         """Run one command; its changes are in `request.upper` when it returns the exit code."""
         self._begin()
+        if self.offline:
+            request = request._replace(network="none")
         container_id = os.urandom(32).hex()
         directory = self.paths.container(self.project, container_id)
         data = self.paths.container_data(container_id)

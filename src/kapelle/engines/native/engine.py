@@ -114,6 +114,8 @@ class NativeEngine:
 
         if any(not isinstance(s, steps.PullImage) for s in wanted):
             rung.require()
+        if self.images.offline:
+            self.images.require_here(wanted, project)
         # A plan is performed in parts: what was chosen for the whole holds for each.
         todo = tuple(s for s in wanted if getattr(s, "name", "") not in self._ports)
         self._ports.update(preflight.check(self.paths, todo, project, self.environ, auto_ports=self.auto_ports))
@@ -137,6 +139,9 @@ class NativeEngine:
             self._held = None
 
     def _pull(self, step: steps.PullImage, project: Project, emit: Emit) -> None:
+        if self.images.offline and step.fallback_build and self.store.find(step.image) is None:
+            self._build(steps.BuildImage(step.image, step.service, because="no such image"), project, emit)
+            return
         self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
 
     def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from kapelle.events import Emit, Event, Progress
+from kapelle.events import Emit, Event, Notice, Progress
+from kapelle.images import offline
 from kapelle.images.store import Store
 from kapelle.images.types import Image
 from kapelle.model.project import Project
@@ -25,6 +26,7 @@ class ImageSource:
         self.paths = paths
         self.store = store
         self.environ = environ
+        self.offline = offline.is_on(environ)
         self._resolved: dict[str, Image] = {}
         self._locks: dict[str, Lock] = {}
         self._guard = Lock()
@@ -70,12 +72,14 @@ class ImageSource:
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
         from kapelle.images.mirrors import settings
         from kapelle.images.pull import Unreachable, pull
-        from kapelle.images.standins.provide import available, provide
+        from kapelle.images.standins.provide import advice, available, is_outdated, provide
 
         have = self.store.find(reference)
+        if self.offline:
+            return self._here(reference, have, emit, policy, project)
         if have is not None and (policy == "never" or (policy == "missing" and not have.standin)):
             return have
-        allowed = self.stand_ins(project) and available(reference)
+        allowed = self.stand_ins(project) and available(reference, self.environ)
 
         def tell(event: Event) -> None:
             if not (allowed and isinstance(event, Progress) and event.state == "error"):
@@ -86,7 +90,9 @@ class ImageSource:
                 reference, self.store, settings(self.environ, self.paths), tell, policy=policy, platform=platform
             )
         except Unreachable as e:
-            if not available(reference):
+            if not available(reference, self.environ):
+                instead = advice(reference)
+                e.hint = f"no stand-in can be built; {instead}" if instead else e.hint
                 raise
             if not self.stand_ins(project):
                 e.hint = (
@@ -94,10 +100,41 @@ class ImageSource:
                     "(or x-kap-stand-ins: true in the file)"
                 )
                 raise
-            if have is not None and have.standin:
+            if have is not None and have.standin and not is_outdated(have, reference, self.environ):
                 emit(Progress("image", reference, "Pulled", "done", details=have.standin))
                 return have
             return provide(reference, self.store, None, emit, environ=self.environ)
+
+    def _here(self, reference: str, have: Image | None, emit: Emit, policy: str, project: Project | None) -> Image:
+        """An image without asking the network: the one that is here, or a stand-in that was made before."""
+        from kapelle.images.standins.provide import available, provide
+
+        if have is not None:
+            if policy == "always":
+                text = f"{reference}: its pull policy is always; the image that is here is used (--offline)"
+                emit(Notice(text, level="info", once=f"offline-{reference}"))
+            return have
+        if policy != "never" and self.stand_ins(project) and available(reference, self.environ):
+            return provide(reference, self.store, None, emit, environ=self.environ)
+        raise offline.missing([reference])
+
+    def require_here(self, wanted: Iterable[steps.Step], project: Project) -> None:
+        """While offline: all images that a plan would pull and that can't be had, told together."""
+        from kapelle.images.standins.provide import available, is_made
+
+        gone: dict[str, str] = {}
+        for step in wanted:
+            if not isinstance(step, steps.PullImage) or step.fallback_build or self.store.find(step.image) is not None:
+                continue
+            if not (
+                self.stand_ins(project)
+                and available(step.image, self.environ)
+                and is_made(step.image, self.store, self.environ)
+            ):
+                gone.setdefault(step.image, step.service)
+        if gone:
+            service = project.service(next(iter(gone.values())))
+            raise offline.missing([*gone], where=service.where.get("image") if service is not None else None)
 
     def build(self, step: steps.BuildImage, project: Project, emit: Emit) -> Image:
         """Build a service's image and name it."""

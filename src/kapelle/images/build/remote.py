@@ -104,8 +104,9 @@ def download(url: str, environ: Mapping[str, str], where: Position | None, what:
     """The body of a URL and when it was last changed. ImageError KAP510."""
     from email.utils import mktime_tz, parsedate_tz
 
-    from kapelle.images import proxies, wire
+    from kapelle.images import offline, proxies, wire
 
+    offline.refuse(environ, f"{what}{url}", where=where)
     pool = wire.open_pool(proxies.for_url(url, environ) or "", environ)
     try:
         answer = pool.request("GET", url, timeout=60, retries=2)
@@ -122,6 +123,9 @@ def clone(
     wanted: Repository, place: str, environ: Mapping[str, str], where: Position | None, *, keep_git: bool = False
 ) -> str:
     """Check a repository out into `place`/tree; the commit. ImageError KAP510 without git, or when it fails."""
+    from kapelle.images import offline
+
+    offline.refuse(environ, f"the repository {wanted.url}", where=where)
     tree = f"{place}/tree"
     env = {**environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "git:http:https:ssh"}
 

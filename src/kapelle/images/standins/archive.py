@@ -67,9 +67,8 @@ class Archive:
             self._provided = {}
             for suite in self.suites:
                 for m in _PROVIDES.finditer(suite.text):
-                    start = suite.text.rfind("\n\n", 0, m.start()) + 2 if "\n\n" in suite.text[: m.start()] else 0
                     for group in control.relations(m[1]):
-                        self._provided.setdefault(group[0].name, []).append((suite, start))
+                        self._provided.setdefault(group[0].name, []).append((suite, _start(suite.text, m.start())))
         names = {_package(suite, at).name for suite, at in self._provided.get(name, ())}
         return tuple(p for n in sorted(names) if (p := self.package(n)) is not None)
 
@@ -78,8 +77,7 @@ class Archive:
         main = self.suites[0]
         names = set()
         for m in _WANTED.finditer(main.text):
-            start = main.text.rfind("\n\n", 0, m.start()) + 2
-            names.add(_package(main, max(start, 0) if start > 1 else 0).name)
+            names.add(_package(main, _start(main.text, m.start())).name)
         return tuple(sorted(names))
 
 
@@ -187,6 +185,12 @@ def _keys(environ: Mapping[str, str]) -> tuple[openpgp.Key, ...]:
                 f"KAP_DEBIAN_KEYRING={path} can't be read as a keyring: {e}", hint="give a file made by gpg --export"
             ) from e
     return keys
+
+
+def _start(text: str, at: int) -> int:
+    """Where the stanza begins that `at` is in."""
+    blank = text.rfind("\n\n", 0, at)
+    return blank + 2 if blank >= 0 else 0
 
 
 def _package(suite: Suite, at: int) -> Package:

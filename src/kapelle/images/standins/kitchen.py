@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
-from kapelle.images.standins import apt_settings, archive, control, deb, debian_version, pypi, resolve
+from kapelle.images.standins import apt_settings, archive, control, deb, debian_version, pypi, records, resolve
 from kapelle.images.standins.fetch import Fetcher
 from kapelle.images.standins.tree import Tree
 from kapelle.images.store import Store
@@ -210,20 +208,10 @@ class Kitchen:
 
     def remembered(self, kind: str, key: str) -> dict[str, Any] | None:
         """What was kept under a key by an earlier run, or None."""
-        try:
-            with open(f"{self.store.root}/standins/{kind}/{key}.json", encoding="utf-8") as f:
-                found: dict[str, Any] = json.load(f)
-                return found
-        except (FileNotFoundError, ValueError):
-            return None
+        return records.remembered(self.store, kind, key)
 
     def remember(self, kind: str, key: str, record: Mapping[str, Any]) -> None:
-        directory = f"{self.store.root}/standins/{kind}"
-        os.makedirs(directory, 0o700, exist_ok=True)
-        temporary = f"{directory}/.{key}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as f:
-            json.dump(dict(record), f)
-        os.rename(temporary, f"{directory}/{key}.json")
+        records.remember(self.store, kind, key, record)
 
 
 def _has(table: str, name: str) -> bool:

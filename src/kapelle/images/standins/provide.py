@@ -21,20 +21,66 @@ from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import platforms, reference
+from kapelle.images import offline, platforms, reference
 from kapelle.images.layers import fault
-from kapelle.images.standins import versions
+from kapelle.images.standins import custom, pypi
+from kapelle.images.standins.custom import Recipe
 from kapelle.images.standins.recipes import RECIPES
+from kapelle.images.standins.records import remembered
 from kapelle.images.store import Store
 from kapelle.images.types import Image
 
+# what people ask for and nobody can make of Debian's packages → what to take instead
+_INSTEAD = {
+    "alpine": "debian:bookworm-slim or busybox",
+    "mysql": "mariadb, which speaks the same protocol; MySQL itself is another product that Debian does not have",
+    "percona": "mariadb, which speaks the same protocol",
+    "ubuntu": "debian:bookworm-slim",
+    "valkey": "redis, which speaks the same protocol",
+}
 
-def available(name: str) -> bool:
-    """Is there a recipe for this reference? Only official images of the default registry have one."""
+
+def available(name: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Is there a recipe for this reference? Only official images of the default registry have one of ours."""
     try:
-        return _recipe_name(reference.parse(name)) is not None
-    except ImageError:
+        return recipe_of(reference.parse(name), environ) is not None
+    except ImageError as e:
+        if e.code == "KAP513":
+            raise  # a recipe of the user's own that is to be mended
         return False
+
+
+def advice(name: str) -> str:
+    """What to take instead of an image that has no stand-in, or ""."""
+    try:
+        ref = reference.parse(name)
+    except ImageError:
+        return ""
+    instead = _INSTEAD.get(ref.repository.removeprefix("library/"), "") if _is_official(ref) else ""
+    return f"in place of {reference.familiar(ref)}: {instead}" if instead else ""
+
+
+def is_made(name: str, store: Store, environ: Mapping[str, str] = os.environ) -> bool:
+    """Can `provide` give it without a network?"""
+    ref = reference.parse(name)
+    recipe = recipe_of(ref, environ)
+    return recipe is not None and any(_remembered(store, k) for k in _keys(recipe, ref.tag).values())
+
+
+def is_outdated(image: Image, name: str, environ: Mapping[str, str]) -> bool:
+    """Has the user's recipe changed since this stand-in was made? An edition of Kapelle changes nothing that runs."""
+    ref = reference.parse(name)
+    recipe = recipe_of(ref, environ)
+    if recipe is None or not recipe.path:
+        return False
+    labels = image.config.get("config", {}).get("Labels") or {}
+    return recipe.digest != str(labels.get("org.kapelle.standin.recipe", "")).rpartition("-")[2]
+
+
+def version_made(recipe: Recipe, tag: str, store: Store) -> str:
+    """The version of what lies here for a tag and is what it asks for, or ""."""
+    found = (_remembered(store, key) for key in _keys(recipe, tag).values())
+    return next((str(m["version"]) for m in found if m is not None and not recipe.unmet(tag, m["version"])), "")
 
 
 def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapping[str, str]) -> Image:
@@ -47,16 +93,17 @@ def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapp
     del settings  # registries' settings have no say here
     ref = reference.parse(name)
     short = reference.familiar(ref)
-    found = _recipe_name(ref)
-    if found is None:
-        raise ImageError(f"there is no stand-in for {short}", hint=f"stand-ins exist for {', '.join(sorted(RECIPES))}")
-    recipe: Any = import_module(f"kapelle.images.standins.recipes.{found}")
-    architecture = platforms.host().architecture
-    kitchen = Kitchen(store, architecture, environ, emit, name)
+    recipe = recipe_of(ref, environ)
+    if recipe is None:
+        raise ImageError(
+            f"there is no stand-in for {short}",
+            hint=advice(name) or f"stand-ins exist for {', '.join(sorted(RECIPES))}: see  kap standins",
+        )
+    kitchen = Kitchen(store, platforms.host().architecture, environ, emit, name)
     store.prepare()
     with store.using():  # no collector takes a layer before its image is recorded
         try:
-            made = _made(kitchen, recipe, found, recipe.variants(ref.tag))
+            made = _made(kitchen, recipe, ref.tag)
         except OSError as e:
             raise fault(e, f"the stand-in for {short} could not be made") from e
         image = _record(store, ref, recipe, made)
@@ -65,9 +112,9 @@ def provide(name: str, store: Store, settings: Any, emit: Emit, *, environ: Mapp
     return image
 
 
-def _record(store: Store, ref: reference.Reference, recipe: Any, made: Mapping[str, Any]) -> Image:
+def _record(store: Store, ref: reference.Reference, recipe: Recipe, made: Mapping[str, Any]) -> Image:
     """Put the image of a finished recipe, under the name that was asked for."""
-    unmet = getattr(recipe, "unmet", versions.unmet)(ref.tag, made["version"])
+    unmet = recipe.unmet(ref.tag, made["version"])
     missing = [w for w in (unmet, "Alpine" if "alpine" in ref.tag.lower() else "") if w]
     text = made["given"] + (f", not {' and not '.join(missing)}" if missing else "")
     config = dict(made["config"])
@@ -86,40 +133,71 @@ def _record(store: Store, ref: reference.Reference, recipe: Any, made: Mapping[s
     return store.put_image(whole, tuple(made["layers"]), (str(ref),), text)
 
 
-def _recipe_name(ref: reference.Reference) -> str | None:
-    if ref.registry != reference.DEFAULT_REGISTRY or not ref.repository.startswith("library/") or ref.digest:
+def recipe_of(ref: reference.Reference, environ: Mapping[str, str]) -> Recipe | None:
+    """The user's recipe for an image, else ours."""
+    if ref.digest:
         return None  # what is asked for by digest can't be anything else
-    return RECIPES.get(ref.repository.removeprefix("library/"))
+    found = custom.find(reference.familiar(ref._replace(tag="")), environ)
+    if found is not None:
+        return found
+    name = RECIPES.get(ref.repository.removeprefix("library/")) if _is_official(ref) else None
+    return ours(name) if name else None
 
 
-def _made(kitchen: Any, recipe: Any, found: str, variants: tuple[str, ...]) -> dict[str, Any]:
-    """The record of the first of `variants` that was made before, or else of the first that can be made."""
-    from kapelle.images.standins import pypi
+def ours(name: str) -> Recipe:
+    """The recipe of a module of `recipes`."""
+    return Recipe(name, import_module(f"kapelle.images.standins.recipes.{name}"))
 
+
+def _is_official(ref: reference.Reference) -> bool:
+    return ref.registry == reference.DEFAULT_REGISTRY and ref.repository.startswith("library/")
+
+
+def _keys(recipe: Recipe, tag: str) -> dict[str, str]:
+    """Variant → the name of its record, best first."""
+    edition = _edition() + (f"-{recipe.digest}" if recipe.digest else "")
+    machine = platforms.host().architecture
+    return {v: f"{recipe.name}-{v}-{machine}-{edition}" for v in recipe.variants(tag)}
+
+
+def _remembered(store: Store, key: str) -> dict[str, Any] | None:
+    """The record of what was made under a key, if its layers are still there."""
+    made = remembered(store, "made", key)
+    return made if made is not None and all(store.has_layer(d) for d in made["layers"]) else None
+
+
+def _made(kitchen: Any, recipe: Recipe, tag: str) -> dict[str, Any]:
+    """The record of what is just what the tag asks for and was made before, else of the first variant to be had."""
     store: Store = kitchen.store
-    keys = {v: f"{found}-{v}-{kitchen.architecture}-{_edition()}" for v in variants}
+    keys = _keys(recipe, tag)
     troubles: list[str] = []
-    with _lock(store, f"{found}-{variants[0]}"):
-        for key in keys.values():
-            made: dict[str, Any] | None = kitchen.remembered("made", key)
-            if made is not None and all(store.has_layer(d) for d in made["layers"]):
+    with _lock(store, f"{recipe.name}-{next(iter(keys))}"):
+        found = {v: made for v, key in keys.items() if (made := _remembered(store, key)) is not None}
+        for made in found.values():
+            if not recipe.unmet(tag, made["version"]):
                 return made
+        if found and offline.is_on(kitchen.environ):
+            return next(iter(found.values()))
+        if not found:
+            offline.refuse(kitchen.environ, f"the stand-in for {recipe.name}:{tag}, which was never made here,")
         for variant, key in keys.items():
+            if variant in found:
+                return found[variant]
             try:
-                return _make(kitchen, recipe, found, variant, key)
+                return _make(kitchen, recipe, variant, key)
             except pypi.NotThere as e:
                 troubles.append(str(e))
     raise ImageError(
-        f"the stand-in for {found} can't be made: its parts are not to be had",
+        f"the stand-in for {recipe.name} can't be made: its parts are not to be had",
         details=tuple(("tried", t) for t in troubles),
         hint="set pip's index (PIP_INDEX_URL) to one that has them",
     )
 
 
-def _make(kitchen: Any, recipe: Any, found: str, variant: str, key: str) -> dict[str, Any]:
+def _make(kitchen: Any, recipe: Recipe, variant: str, key: str) -> dict[str, Any]:
     store: Store = kitchen.store
     release = recipe.release(variant)
-    below = (_base(kitchen, release),) if recipe.BASE else ()
+    below = (_base(kitchen, release),) if recipe.module.BASE else ()
     kitchen.tell("Building")
     with store.new_layer() as path:
         tree = kitchen.start(release, f"{path}/diff", tuple(store.layer_dir(d) for d in below))
@@ -129,7 +207,7 @@ def _make(kitchen: Any, recipe: Any, found: str, variant: str, key: str) -> dict
             empty = not any(entries)
         layers = below if empty else (*below, store.commit_layer(f"{path}/diff"))
     words = f"{made.product} {made.version}" + (f" {made.note}" if made.note else "")
-    if found != "debian":
+    if recipe.name != "debian":
         words += (
             f" on Debian {kitchen.archive(release).version}"
             if below

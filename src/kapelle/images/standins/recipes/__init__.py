@@ -9,8 +9,12 @@ from __future__ import annotations
 RECIPES = {
     "busybox": "busybox",
     "debian": "debian",
+    "mariadb": "mariadb",
+    "memcached": "memcached",
     "nginx": "nginx",
+    "node": "node",
     "postgres": "postgres",
     "python": "python",
+    "rabbitmq": "rabbitmq",
     "redis": "redis",
 }

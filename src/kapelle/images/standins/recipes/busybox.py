@@ -9,6 +9,7 @@ from kapelle.images.standins.kitchen import Kitchen, Made
 NAMES = ("busybox",)
 BASE = False
 _HAVE = {"1.35": "bookworm", "1.37": "trixie"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FIRST = b"[\0[["  # how the sorted table of its command names begins
 

@@ -14,6 +14,7 @@ PACKAGES = ("usr-is-merged", "apt")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NUMBERS = {"12": "bookworm", "13": "trixie"}
 OLD, NEW = "bookworm", "trixie"
+OFFERS = tuple((number, f"Debian {name}") for number, name in NUMBERS.items())
 
 _PAM = {
     "auth": "auth\t[success=1 default=ignore]\tpam_unix.so nullok\nauth\trequisite\tpam_deny.so\n"

@@ -9,6 +9,7 @@ from kapelle.images.standins.recipes.debian import PATH
 NAMES = ("nginx",)
 BASE = True
 _HAVE = {"1.22": "bookworm", "1.26": "trixie"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 
 
 def variants(tag: str) -> tuple[str, ...]:

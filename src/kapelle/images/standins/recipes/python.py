@@ -15,6 +15,7 @@ from kapelle.images.standins.recipes.debian import PATH
 NAMES = ("python",)
 BASE = True
 _HAVE = {"3.11": "bookworm", "3.13": "trixie"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 _PIP = {"3.11": ("24.0", "65.5.1"), "3.13": ("25.", "")}  # pip and setuptools, as in the official images
 _MARK = "EXTERNALLY-MANAGED"
 

@@ -9,6 +9,7 @@ from kapelle.images.standins.recipes.debian import PATH
 NAMES = ("redis",)
 BASE = True
 _HAVE = {"7.0": "bookworm", "8.0": "trixie"}
+OFFERS = tuple((version, f"Debian {release}") for version, release in _HAVE.items())
 
 
 def variants(tag: str) -> tuple[str, ...]:
