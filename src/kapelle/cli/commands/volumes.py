@@ -28,10 +28,11 @@ def run(context: Context, args: Args) -> int:
     used = {
         source
         for c in observed.containers
-        if not args.rest or c.service in args.rest
+        if c.service in args.rest
         for kind, source, _ in c.mounts
         if kind == "volume"
     }
-    shown = [v for v in observed.volumes if v.name in used or (v.project == name and not args.rest)]
+    # anonymous ones are nobody's but their container's
+    shown = [v for v in observed.volumes if v.project == name and v.key and (not args.rest or v.name in used)]
     context.stdout.write(listing(shown, args.format, quiet=bool(args.quiet)))
     return 0
