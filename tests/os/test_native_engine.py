@@ -76,7 +76,7 @@ class Bench:
         return records.containers(self.paths, "t")[0]
 
     def output(self) -> list[str]:
-        return [line.text.decode() for line in self.engine.logs((self.now(),))]
+        return [text.decode() for line in self.engine.logs((self.now(),)) for text in line.text.split(b"\n")]
 
     def run(self, *command: str) -> tuple[int, str]:
         reading, writing = os.pipe()
@@ -179,8 +179,8 @@ def test_a_missing_program_is_told_with_code_127_and_nothing_runs(bench: Bench) 
     bench.make(Service("s", command=("no-such-program",)))
     with pytest.raises(EngineError, match="executable file not found") as caught:
         bench.perform(steps.StartContainer("t-s-1", "s"))
-    assert caught.value.exit_code == 127
-    assert bench.now().status == "exited"
+    assert caught.value.exit_code == 1
+    assert (bench.now().status, bench.now().exit_code) == ("exited", 127)
 
 
 def test_a_restart_policy_starts_it_again(bench: Bench) -> None:

@@ -94,6 +94,10 @@ def as_text(value: bytes | None) -> str:
     return value.split(b"\0", 1)[0].decode(errors="replace") if value else ""
 
 
+_DUMP_INTR = 0x10  # NLM_F_DUMP_INTR: what is dumped was changed meanwhile (netlink(7))
+_DUMPS = 10  # at most
+
+
 class Netlink:
     """A netlink socket. It belongs to the network namespace that its maker was in, wherever that one goes later."""
 
@@ -186,21 +190,33 @@ class Netlink:
         return answers
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
-        """The (type, body) of each object of a dump. Raises its error."""
+        """The (type, body) of each object of a dump. Raises its error.
+
+        Asked again when somebody changed what is dumped meanwhile; the last answer is taken as it is.
+        """
+        for _ in range(_DUMPS):
+            answers, whole = self._dump(message)
+            if whole:
+                break
+        return answers
+
+    def _dump(self, message: Message) -> tuple[list[tuple[int, bytes]], bool]:
         data, first = self.frame((message,), REQUEST | DUMP)
         answers: list[tuple[int, bytes]] = []
+        whole = True
         self._socket.send(data)
         while True:
             for kind, flags, sequence, body in _split(self._socket.recv(1 << 18)):
                 if sequence != first:
                     continue
+                whole = whole and not flags & _DUMP_INTR
                 if kind == _DONE:
-                    return answers
+                    return answers, whole
                 if kind == _ERROR:
                     error = error_of(body, flags, message.about)
                     if error is not None:
                         raise error
-                    return answers
+                    return answers, whole
                 answers.append((kind, body))
 
 

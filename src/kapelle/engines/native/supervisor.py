@@ -21,6 +21,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -221,8 +222,11 @@ class Supervisor:
             os.unlink(f"{self.run_dir}/socket")
         except OSError:
             pass
-        if self.network is not None:
-            self.network.close()
+        try:
+            if self.network is not None:
+                self.network.close()
+        except OSError as e:  # the next sweep takes what is left; nothing may keep us
+            print(f"the network could not be taken down whole: {e}", file=sys.stderr)
         self.cgroups.close()
         self.loop.stop()
         try:

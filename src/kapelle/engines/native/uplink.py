@@ -294,12 +294,18 @@ class Uplink:
 
     def close(self) -> None:
         """Take everything off the host again."""
-        if self._nft is not None:
-            _remove_tables(self._nft, {self.table})
-            self._nft.close()
-            self._nft = None
-        self._route.send((route.link_delete(self._index),))  # its routes and address go with it
-        self._route.close()
+        try:
+            if self._nft is not None:
+                _remove_tables(self._nft, {self.table})
+        finally:
+            self._route.send((route.link_delete(self._index),))  # its routes and address go with it
+            self._route.close()
+            if self._nft is not None:
+                self._nft.close()
+                self._nft = None
+
+
+_ATTEMPTS = 20
 
 
 def _dropping(chains: Iterable[nft.Chain]) -> Iterator[tuple[int, str, str]]:
@@ -316,15 +322,25 @@ def _dropping(chains: Iterable[nft.Chain]) -> Iterator[tuple[int, str, str]]:
 
 
 def _remove_tables(netlink: Netlink, names: set[str]) -> None:
-    """Delete our tables of these names, and the accepts that carry them as their comment."""
-    messages = [
-        nft.delete_rule(r.table, r.chain, r.handle, r.family)
-        for r in nft.rules(netlink)
-        if r.comment in names and r.table not in names
-    ]
-    messages += [nft.delete_table(name, family) for family, name in nft.tables(netlink) if name in names]
-    if messages:
-        nft.batch(netlink, messages)
+    """Delete our tables of these names, and the accepts that carry them as their comment.
+
+    Others (a second project, dockerd) may take away between our look and our word what we name: then it is looked anew.
+    """
+    for attempt in range(_ATTEMPTS):
+        messages = [
+            nft.delete_rule(r.table, r.chain, r.handle, r.family)
+            for r in nft.rules(netlink)
+            if r.comment in names and r.table not in names
+        ]
+        messages += [nft.delete_table(name, family) for family, name in nft.tables(netlink) if name in names]
+        if not messages:
+            return
+        try:
+            nft.batch(netlink, messages)
+            return
+        except OSError as e:
+            if e.errno not in (errno.ENOENT, errno.EBUSY, errno.EINTR) or attempt == _ATTEMPTS - 1:
+                raise
 
 
 def sweep() -> tuple[str, ...]:
