@@ -22,29 +22,36 @@ if ! su -s /bin/sh "$one" -c "test -x '$interpreter'"; then
 	interpreter=$(command -v /usr/bin/python3)
 	"$interpreter" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "no Python that an ordinary user can run" >&2; exit 1; }
 fi
-as_user() { # as_user USER WHAT: the tests WHAT in a copy of this tree
+prepare() { # prepare USER: a copy of this tree for it
 	mkdir -p "$place/$1/home"
 	cp -r src tests tools bench examples docs pyproject.toml README.md LICENSE "$place/$1/"
 	[ -d "$place/venv" ] || sh "$(dirname "$0")/make-venv.sh" "$interpreter" "$place/venv"
 	"$place/venv/bin/python" -m pip install --quiet --editable "$place/$1[test,fast,zstd]"
 	"$place/venv/bin/python" -m compileall -q "$place/$1/src" || true
 	chown -R "$1" "$place/$1"
-	su -s /bin/sh "$1" -c "cd '$place/$1' && HOME='$place/$1/home' '$place/venv/bin/python' -m pytest -q -p no:cacheprovider $2"
 }
-users() {
-	echo "as an ordinary user with one id ($one):"
-	as_user "$one" "-m 'not root' tests" || return
-	if command -v newuidmap >/dev/null; then
-		echo "as an ordinary user with subordinate ids ($many):"
-		as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py"
-	else
-		echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
-	fi
+as_user() { # as_user USER WHAT: the tests WHAT
+	su -s /bin/sh "$1" -c "cd '$place/$1' && HOME='$place/$1/home' PYTHONPATH='$place/$1/src' '$place/venv/bin/python' -m pytest -q -p no:cacheprovider $2"
 }
-users >"$place/log" 2>&1 &
+prepare "$one"
+prepare "$many"
+as_user "$one" "-m 'not root' tests" >"$place/one.log" 2>&1 &
 beside=$!
 failed=0
-"$python" -m pytest -q || failed=1
+if command -v newuidmap >/dev/null; then
+	as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py" >"$place/many.log" 2>&1 &
+	also=$!
+else
+	also=
+	echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
+fi
+"$python" -m pytest -q --durations=15 || failed=1
 wait "$beside" || failed=1
-cat "$place/log"
+echo "as an ordinary user with one id ($one):"
+cat "$place/one.log"
+if [ -n "$also" ]; then
+	wait "$also" || failed=1
+	echo "as an ordinary user with subordinate ids ($many):"
+	cat "$place/many.log"
+fi
 exit "$failed"

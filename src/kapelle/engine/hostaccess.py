@@ -16,7 +16,6 @@ _NAMESPACES = {  # key → meaning of "host"
     "network_mode": "uses the host's network: services on its 127.0.0.1 answer to it",
     "pid": "sees all processes of the host and may signal those of its user",
     "ipc": "shares the host's shared memory and semaphores",
-    "userns_mode": "has the host's user ids",
 }
 _CAPABILITIES = {
     "ALL": f"every capability, {_ROOT_ALIKE}",

@@ -135,14 +135,14 @@ class _Up:
             return "--force-recreate"
         if options.always_recreate_deps and not is_target:
             return "--always-recreate-deps"
-        for shared in shared_with(service):
+        for shared in shared_with(service, self.project):
             if self.made.get(shared):
                 return f"shares with {shared}, which is replaced"
         return recreate_reason(self.project, service, container, self.observed)
 
     def _create(self, service: Service, number: int, because: str, old: Container | None = None) -> None:
         name = old.name if old else container_name(self.project, service, number, self.options.separator)
-        after = [key for shared in shared_with(service) for key in self.made.get(shared, ())]
+        after = [key for shared in shared_with(service, self.project) for key in self.made.get(shared, ())]
         step = steps.CreateContainer(
             service,
             name,
@@ -253,10 +253,12 @@ def container_name(project: Project, service: Service, number: int, separator: s
     return service.container_name or separator.join((project.name, service.name, str(number)))
 
 
-def shared_with(service: Service) -> list[str]:
+def shared_with(service: Service, project: Project) -> list[str]:
     """Services whose namespaces or volumes a service uses: their containers have to exist first."""
     modes = (service.network_mode, service.ipc, service.pid)
     found = [m.removeprefix("service:") for m in modes if m.startswith("service:")]
+    foreign = [m.removeprefix("container:") for m in modes if m.startswith("container:")]
+    found += [s.name for s in project.services for name in foreign if name == container_name(project, s, 1)]
     found += [v.split(":")[0] for v in service.volumes_from if not v.startswith("container:")]
     return list(dict.fromkeys(found))
 

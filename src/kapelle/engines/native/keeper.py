@@ -127,6 +127,10 @@ class Keeper:
 
                 supervisor.run(self.settings, theirs, self.fds)
                 code = 0
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()  # into keeper.log
             finally:
                 os._exit(code)
         theirs.close()

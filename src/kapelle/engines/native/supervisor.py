@@ -191,7 +191,10 @@ class Supervisor:
             return  # we are leaving
         settings = {**self.settings, "fds": {}}
         for name, fd in self.fds.items():
-            os.set_inheritable(fd, True)
+            try:
+                os.set_inheritable(fd, True)
+            except OSError:
+                continue  # closed just now
             settings["fds"][name] = fd
         argv = list(self.settings["argv"])
         argv[-1] = json.dumps(settings)
@@ -480,8 +483,10 @@ class Supervisor:
             if self.fds.get(name) != fd:
                 self.fds[name] = fd
                 self.keeper.keep(name, fd)
-        for name in [n for n in self.fds if n not in have and n != "listen" and not n.startswith(_STREAMS)]:
+        gone = [n for n in self.fds if n not in have and n != "listen" and not n.startswith(_STREAMS)]
+        for name in gone:  # closed already: whoever becomes the keeper in the middle of this must not find them
             del self.fds[name]
+        for name in gone:
             self.keeper.drop(name)
 
     def attach(self, container: Container, netns: int) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
