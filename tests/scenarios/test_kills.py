@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks import wait_until
+from tests.checks import tables, wait_until
 from tests.scenarios.conftest import Kap
 
 SIX = "services:\n" + "".join(f"  s{n}: {{image: busybox, command: sleep 1000, restart: always}}\n" for n in range(6))
@@ -104,3 +104,16 @@ def waiting_in(pid: int) -> list[str]:
     if Path(f"/proc/{pid}/wchan").read_text() not in ("__skb_wait_for_more_packets", "unix_stream_read_generic"):
         return []
     return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+@pytest.mark.root
+def test_a_project_that_was_killed_whole_leaves_nothing_on_the_host_after_down(kap: Kap) -> None:
+    kap.file("services:\n  a: {image: busybox, command: sleep 1000, init: true, ports: ['80']}\n")
+    before = tables()
+    kap.ok("up", "-d")
+    assert tables() - before
+    for _ in range(3):  # each becomes the other
+        kill(kap, "kap-keeper", "kap-supervisor")
+    wait_until(lambda: not ours(kap, "kap-keeper") and not ours(kap, "kap-supervisor"))
+    kap.ok("down", "-t", "0")
+    assert tables() <= before

@@ -158,7 +158,9 @@ def test_configs_and_secrets_have_the_owner_and_mode_asked_for_and_are_on_no_dis
     owners = ("0:0", "0:0") if one_id(kap) else ("7:8", "9:0")
     told = kap.ok("exec", "-T", "a", "sh", "-c", script).out
     assert told == f"hello youhello youword-of-mouthfrom a file\n{owners[0]} 440\n{owners[1]} 400\n"
-    for folder, _, names in os.walk(kap.home):
+    for folder, below, names in os.walk(kap.home):
+        if folder.endswith("/data/images"):
+            below.clear()  # of other tests, some with owners of their own
         for name in names:
             path = Path(folder, name)
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20:

@@ -126,6 +126,20 @@ def hand_down(folder: str, hierarchy: str, wanted: Iterable[str]) -> bool:
     return not needed - words_of(f"{folder}/cgroup.subtree_control")
 
 
+def _us() -> list[int]:
+    """The keeper, as long as it is our parent, and ourselves."""
+
+    def command(pid: int | str) -> bytes:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                return f.read()
+        except OSError:
+            return b""
+
+    parent = os.getppid()  # that of all, once the keeper is killed: it must not be moved
+    return [*([parent] if command(parent) == command("self") else []), os.getpid()]
+
+
 def leaf(folder: str, project: str) -> str:
     """Move the keeper and ourselves into a group below: a v2 group that hands controllers on holds no process."""
     path = f"{folder}/kapelle.leaf-{project}"
@@ -133,7 +147,7 @@ def leaf(folder: str, project: str) -> str:
         os.makedirs(path, exist_ok=True)
     except OSError:
         return ""
-    for pid in (os.getppid(), os.getpid()):
+    for pid in _us():
         if write(f"{path}/cgroup.procs", str(pid)):
             return ""
     return path
@@ -144,7 +158,7 @@ def leave_leaf(path: str, controllers: Iterable[str]) -> None:
     folder = os.path.dirname(path)
     for name in controllers:
         write(f"{folder}/cgroup.subtree_control", f"-{name}")
-    for pid in (os.getppid(), os.getpid()):
+    for pid in _us():
         write(f"{folder}/cgroup.procs", str(pid))
     try:
         os.rmdir(path)

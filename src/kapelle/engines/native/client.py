@@ -95,7 +95,11 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
         "from kapelle.engines.native import keeper_start; keeper_start.main()"
     )
     argv = [python, "-I", "-S", "-c", code]
-    settings = {"project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""]}
+    door = os.stat(f"{run_dir}/socket")
+    settings = {
+        "project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""],
+        "door": [door.st_ino, door.st_mtime_ns],
+    }  # fmt: skip
     file_actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, null, 0),
         (os.POSIX_SPAWN_DUP2, log, 1),

@@ -778,3 +778,10 @@ class NativeEngine:
         self.close()
         removal.sweep(self.paths, project)
         client.leave(self.paths, project)
+        from kapelle.engines.native import sharing
+
+        if sharing.was_left(self.paths, project) and os.geteuid() == 0:
+            from kapelle.engines.native import network
+
+            network.sweep()
+            sharing.hide_netns(self.paths, project)

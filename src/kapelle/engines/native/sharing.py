@@ -79,14 +79,29 @@ def neighbours(paths: Paths, network: str, projects: list[str]) -> list[Neighbou
 def show_netns(paths: Paths, project: str, fd: int) -> None:
     """Let other projects' supervisors find our network namespace: a descriptor of this process."""
     pid = os.getpid()
-    store.write_json(
-        f"{paths.project_run(project)}/netns.json", {"pid": pid, "start": process.start_time(pid), "fd": fd}
-    )
+    store.write_json(_shown(paths, project), {"pid": pid, "start": process.start_time(pid), "fd": fd})
+
+
+def hide_netns(paths: Paths, project: str) -> None:
+    """Its network was taken down whole."""
+    try:
+        os.unlink(_shown(paths, project))
+    except FileNotFoundError:
+        pass
+
+
+def was_left(paths: Paths, project: str) -> bool:
+    """Did the project's last network not come down in order (all of it was killed)?"""
+    return os.path.exists(_shown(paths, project))
+
+
+def _shown(paths: Paths, project: str) -> str:
+    return f"{paths.project_run(project)}/netns.json"
 
 
 def netns_of(paths: Paths, project: str) -> int:
     """A descriptor of another project's network namespace; -1 when it has none now."""
-    shown = store.read_json(f"{paths.project_run(project)}/netns.json")
+    shown = store.read_json(_shown(paths, project))
     if not shown or process.start_time(int(shown["pid"])) != int(shown["start"]):
         return -1
     try:

@@ -154,6 +154,7 @@ class Supervisor:
         self.rung = rung.current()
         self.loop = Loop()
         self.keeper = KeeperChannel(channel, fds)
+        self.keeper_pid = os.getppid()  # asked now: once it is killed our parent is somebody else
         self.keeper.gone = self._become_keeper
         self.listening = socket.socket(fileno=os.dup(fds["listen"]))
         self.containers: dict[str, Container] = {}
@@ -172,6 +173,9 @@ class Supervisor:
         self.loop.add(self.keeper.sock.fileno(), lambda _: self._hear_keeper())
         self.listening.setblocking(False)
         self.loop.add(self.listening.fileno(), lambda _: self._accept())
+        if not self._has_door():
+            self._finish_leaving()
+            return
         for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
             found = self.container(container_id)
             if found is not None:
@@ -200,6 +204,31 @@ class Supervisor:
         argv[-1] = json.dumps(settings)
         os.execve(argv[0], argv, {**os.environ, PROTECTED: "1"})
 
+    def _has_door(self) -> bool:
+        """Is the socket in its folder still the one that we listen on?"""
+        try:
+            there = os.stat(f"{self.run_dir}/socket")
+        except OSError:
+            return False
+        return [there.st_ino, there.st_mtime_ns] == self.settings.get("door")
+
+    def _finish_leaving(self) -> None:
+        """The one before us was killed while it left: nothing runs, and another may be here already in our place.
+
+        What others have made since is theirs; the network goes only when nobody has come.
+        """
+        import fcntl
+
+        lock = os.open(f"{self.run_dir}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if "netns" in self.fds and not os.path.exists(f"{self.run_dir}/socket"):
+                self._ensure_network().close()
+                sharing.hide_netns(self.paths, self.project)
+        except (OSError, KapelleError):
+            pass  # somebody comes just now; what he finds of ours on the host he replaces
+        messages.send(self.keeper.sock, {"op": "quit"})
+
     def _maybe_leave(self) -> None:
         self.loop.later(_IDLE, self._leave_if_idle)
 
@@ -221,13 +250,12 @@ class Supervisor:
         except BlockingIOError:
             os.close(lock)
             return False  # somebody is about to come; an idle check follows when it has gone
-        try:
+        if self._has_door():
             os.unlink(f"{self.run_dir}/socket")
-        except OSError:
-            pass
         try:
             if self.network is not None:
                 self.network.close()
+                sharing.hide_netns(self.paths, self.project)
         except OSError as e:  # the next sweep takes what is left; nothing may keep us
             print(f"the network could not be taken down whole: {e}", file=sys.stderr)
         self.cgroups.close()
@@ -306,7 +334,7 @@ class Supervisor:
             client.answer({"ok": False})
             return
         alone = len(self.clients) == 1
-        client.answer({"ok": alone and self.leave(), "keeper": os.getppid()})
+        client.answer({"ok": alone and self.leave(), "keeper": self.keeper_pid})
 
     def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         container = self._the(message)
