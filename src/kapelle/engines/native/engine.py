@@ -91,11 +91,17 @@ class NativeEngine:
             if image is not None:
                 found[name] = ObservedImage(image.id, image.names, bool(image.standin))
         return Observed(
-            containers=tuple(records.containers(self.paths, project)),
+            containers=self._of(project),
             networks=records.networks(self.paths),
             volumes=volumes.observed(self.paths),
             images=found,
         )
+
+    def _of(self, project: str) -> tuple[Container, ...]:
+        """The project's containers. Their folders are remembered, for the steps that name them (`_named`)."""
+        found = tuple(records.containers(self.paths, project))
+        self._ids.update({(project, c.name): c.id for c in found})
+        return found
 
     def containers(self) -> tuple[Container, ...]:
         return tuple(c for project in records.projects(self.paths) for c in records.containers(self.paths, project))
@@ -567,8 +573,7 @@ class NativeEngine:
             found = records.one(self.paths.container(project.name, known), process.boot_id())
             if found is not None and found.name == name:
                 return found
-        for container in records.containers(self.paths, project.name):
-            self._ids[project.name, container.name] = container.id
+        self._of(project.name)
         if self._ids.get((project.name, name), known) == known:
             raise EngineError(f"no such container: {name}", hint="kap up")
         return self._named(project, name)
