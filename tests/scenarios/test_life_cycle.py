@@ -124,8 +124,8 @@ def test_restarts_follow_the_policys_delay_attempts_and_window(kap: Kap) -> None
     )
     told = kap.ok("up", "-d").err
     assert "not honoured" not in told
-    wait_until(lambda: kap.state(f"{kap.folder.name}-fixed-1") == "exited", 20)
-    wait_until(lambda: kap.state(f"{kap.folder.name}-growing-1") == "exited", 20)
+    wait_until(lambda: len(runs(kap, "fixed")) >= 3 and kap.state(f"{kap.folder.name}-fixed-1") == "exited", 30)
+    wait_until(lambda: len(runs(kap, "growing")) >= 5 and kap.state(f"{kap.folder.name}-growing-1") == "exited", 30)
     began = runs(kap, "fixed")
     assert len(began) == 3
     assert all(b - a >= 0.9 for a, b in pairwise(began)), "not before the delay has passed"
@@ -165,7 +165,7 @@ def test_restarts_and_their_count_outlive_our_processes(kap: Kap, victims: tuple
     kill(kap, *victims)
     before = len(runs(kap, "a"))
     wait_until(lambda: len(runs(kap, "a")) > before, 20)
-    wait_until(lambda: kap.state(f"{kap.folder.name}-b-1") == "exited", 20)
+    wait_until(lambda: len(runs(kap, "b")) >= 5 and kap.state(f"{kap.folder.name}-b-1") == "exited", 30)
     assert len(runs(kap, "b")) == 5, "four restarts, whoever counted them"
 
 

@@ -46,8 +46,8 @@ def test_networks_are_walls_and_an_internal_one_has_no_way_out(kap: Kap) -> None
         "networks: {one: , two: , shut: {internal: true}}\n"
     )
     kap.ok("up", "-d")
-    assert reaches(kap, "a", "both")
-    assert reaches(kap, "b", "both")
+    wait_until(lambda: reaches(kap, "a", "both"), 15)
+    wait_until(lambda: reaches(kap, "b", "both"), 15)
     assert not reaches(kap, "a", "b")
     address = inside(kap, "b", "hostname -i")
     assert not reaches(kap, "a", address)
@@ -118,8 +118,8 @@ def test_addresses_are_the_files(kap: Kap) -> None:
     assert "via 10.99.7.200" in inside(kap, "a", "ip route")
     (second,) = looked_up(kap, "a", "b") - {a for a in looked_up(kap, "a", "b") if ":" in a}
     assert 128 <= int(second.rpartition(".")[2]) < 144
-    assert reaches(kap, "b", "10.99.7.7")
-    assert reaches(kap, "b", "fd99::7")
+    wait_until(lambda: reaches(kap, "b", "10.99.7.7"), 15)
+    wait_until(lambda: reaches(kap, "b", "fd99::7"), 15)
     kap.ok("up", "-d", "--force-recreate", "-t", "0")
     assert "10.99.7.7/24" in inside(kap, "a", "ip addr show eth0")
 

@@ -12,7 +12,7 @@ from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _EXIT_WAIT = 0.03  # seconds, for an exit code that the keeper may just be writing
-_STATUS_WAIT = 0.5  # seconds, for a supervisor that lives and has not said yet what becomes of a run that ended
+_STATUS_WAIT = 2.0  # seconds, for a supervisor that lives and has not said yet what becomes of a run that ended
 
 
 class Patience:
