@@ -321,15 +321,20 @@ def test_networks_can_be_many(kap: Kap) -> None:
 
 def test_pausing_stops_every_process_of_a_container(kap: Kap) -> None:
     script = "(while :; do echo tick >> /ticks; sleep 0.02; done) & sleep 1000"
-    kap.file(f"services:\n  a: {{image: busybox, command: [sh, -c, '{script}'], init: true, stop_grace_period: 0s}}\n")
+    ticking = f"{{image: busybox, command: [sh, -c, '{script}'], init: true, stop_grace_period: 0s}}"
+    kap.file(f"services:\n  a: {ticking}\n  clock: {ticking}\n")
     kap.ok("up", "-d")
-    (ticks,) = kap.home.glob("data/containers/*/upper/ticks") or [None]
-    assert ticks is not None
-    wait_until(lambda: ticks.stat().st_size > 0, 10)
-    kap.ok("pause")
-    before = ticks.stat().st_size
+    ids = {row["Service"]: row["ID"] for row in kap.ps("--no-trunc").values()}
+
+    def ticks(service: str) -> int:
+        file = kap.home / "data/containers" / ids[service] / "upper/ticks"
+        return file.stat().st_size if file.exists() else 0
+
+    wait_until(lambda: ticks("a") and ticks("clock"), 10)
+    kap.ok("pause", "a")
     assert kap.state(f"{kap.folder.name}-a-1") == "paused"
-    wait_until(lambda: True)
-    assert ticks.stat().st_size == before
-    kap.ok("unpause")
-    wait_until(lambda: ticks.stat().st_size > before, 10)
+    before, now = ticks("a"), ticks("clock")
+    wait_until(lambda: ticks("clock") > now + 50, 20)  # ten ticks of one that goes on
+    assert ticks("a") == before
+    kap.ok("unpause", "a")
+    wait_until(lambda: ticks("a") > before, 10)

@@ -160,10 +160,18 @@ class Context:
 
     def has_files(self) -> bool:
         """Are there compose files to load? With -p and none in sight, commands work from labels alone."""
-        if self.given.file or self.environ.get("COMPOSE_FILE"):
+        if self.names_files():
             return True
         if not self.given.project_name and not self.environ.get("COMPOSE_PROJECT_NAME"):
             return True  # and loading says what is missing
+        return self.files_are_near()
+
+    def names_files(self) -> bool:
+        """-f or COMPOSE_FILE."""
+        return bool(self.given.file or self.environ.get("COMPOSE_FILE"))
+
+    def files_are_near(self) -> bool:
+        """Is there a compose file in the project's folder or one above it?"""
         from kapelle.state.index import FILES
 
         directory = os.path.join(self.cwd, self.given.project_directory or ".")

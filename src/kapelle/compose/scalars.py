@@ -141,14 +141,6 @@ def float_text(value: float) -> str:
     return sign + _plain(digits, exponent)
 
 
-def float_json(value: float) -> str:
-    """A number in JSON output: an exponent only from 1e+21 on and below 1e-6."""
-    digits, exponent, sign = _shortest(value)
-    if digits != "0" and (exponent < -6 or exponent >= 21):
-        return sign + _scientific(digits, exponent).replace("e-0", "e-")
-    return sign + _plain(digits, exponent)
-
-
 def _shortest(value: float) -> tuple[str, int, str]:
     text = repr(abs(value))
     mantissa, _, exponent_text = text.partition("e")

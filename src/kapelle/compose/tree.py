@@ -54,13 +54,6 @@ class Seq(list[Any]):
         self.at.append(mark)
 
 
-def as_map(value: Any, mark: Any = None) -> Map:
-    """`value` with places; entries of a plain dict all get `mark`."""
-    if isinstance(value, Map):
-        return value
-    return Map(value, dict.fromkeys(value, mark) if mark is not None else None)
-
-
 def as_seq(value: Any, mark: Any = None) -> Seq:
     if isinstance(value, Seq):
         return value

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import layers, manifests, mirrors, platforms, reference
+from kapelle.images import layers, manifests, mirrors, platforms, reference, sidebyside
 from kapelle.images.mirrors import Settings as Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
@@ -23,7 +23,6 @@ from kapelle.images.types import Image
 from kapelle.images.wire import Refused
 from kapelle.light import NamedTuple
 
-_AT_ONCE = 4  # layers on their way
 _DEPTH = 3  # indexes in indexes
 _TOLD_EVERY = 0.1  # seconds between two events of one layer
 _AGES = {"daily": 86400.0, "weekly": 604800.0}
@@ -300,8 +299,6 @@ class _Crew:
         self._store = store
         self._tell = tell
         self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._first: BaseException | None = None
 
     def run(self, jobs: list[tuple[str, Descriptor, str]]) -> None:
         """Bring each (diff-ID, blob, temporary directory). Raises what the first failing one raised."""
@@ -309,41 +306,8 @@ class _Crew:
             return
         for _, blob, _ in jobs:
             self._tell.layer(blob, "Pulling fs layer")
-        waiting = sorted(jobs, key=lambda job: job[1].size)  # the largest is popped, and so begins, first
-        threads = [
-            threading.Thread(target=self._work, args=(waiting,), name="pull", daemon=True)
-            for _ in range(min(_AT_ONCE, len(jobs)))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.5)  # in bits, so that Ctrl-C comes through
-        except BaseException:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-            raise
-        if self._first is not None:
-            raise self._first
-
-    def _work(self, waiting: list[tuple[str, Descriptor, str]]) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                if not waiting:
-                    return
-                diff_id, blob, path = waiting.pop()
-            try:
-                self._one(diff_id, blob, path)
-            except layers.Cancelled:
-                return
-            except BaseException as e:  # raised again by run()
-                with self._lock:
-                    if self._first is None and not self._stop.is_set():
-                        self._first = e
-                self._stop.set()
-                return
+        largest_first = sorted(jobs, key=lambda job: job[1].size, reverse=True)
+        sidebyside.each(largest_first, lambda job: self._one(*job), self._stop, "pull")
 
     def _one(self, diff_id: str, blob: Descriptor, path: str) -> None:
         self._tell.layer(blob, "Downloading")

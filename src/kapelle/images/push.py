@@ -14,7 +14,7 @@ from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import layers, manifests, mirrors, packing, reference
+from kapelle.images import layers, manifests, mirrors, packing, reference, sidebyside
 from kapelle.images.mirrors import Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
@@ -25,7 +25,6 @@ from kapelle.images.upload import Uploads
 from kapelle.images.wire import Refused
 from kapelle.light import NamedTuple
 
-_AT_ONCE = 3  # layers on their way
 _NEIGHBOURS = 4  # repositories asked for a layer
 _TOLD_EVERY = 0.1  # seconds between two events of one layer
 _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -107,7 +106,9 @@ class _Push:
         sent: dict[str, _Sent] = {}
         with ExitStack() as stack:
             places = {d: stack.enter_context(self._store.temporary()) for d in wanted}
-            self._each(wanted, lambda d: sent.__setitem__(d, self._layer(d, known.get(d, ()), places[d])))
+            sidebyside.each(
+                wanted, lambda d: sent.__setitem__(d, self._layer(d, known.get(d, ()), places[d])), self._stop, "push"
+            )
         rows = [sent[d] for d in self._image.layers]
         config, manifest, kind = self._described(record, rows)
         digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
@@ -163,39 +164,6 @@ class _Push:
             self._uploads.send(blob, io.BytesIO(config), "", lambda _: None)
 
     # -- layers ---------------------------------------------------------------------------------------------------
-
-    def _each(self, wanted: Sequence[str], act: Callable[[str], None]) -> None:
-        """Do it for each layer, a few at a time. The first failure stops the others and is what is raised."""
-        waiting = list(reversed(wanted))
-        first: list[BaseException] = []
-
-        def work() -> None:
-            while not self._stop.is_set():
-                with self._lock:
-                    if not waiting:
-                        return
-                    diff_id = waiting.pop()
-                try:
-                    act(diff_id)
-                except BaseException as e:  # raised again below
-                    with self._lock:
-                        first.append(e)
-                    self._stop.set()
-
-        threads = [threading.Thread(target=work, name="push", daemon=True) for _ in range(min(_AT_ONCE, len(wanted)))]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.5)  # in bits, so that Ctrl-C comes through
-        except BaseException:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-            raise
-        if first:
-            raise first[0]
 
     def _layer(self, diff_id: str, known: Sequence[Descriptor], path: str) -> _Sent:
         name = diff_id[7:19]

@@ -147,15 +147,6 @@ class Uploads:
         headers = {"Content-Type": media_type, "Content-Length": str(len(data))}
         self._registry.exchange("PUT", url, headers, self._scope, body=lambda: data, good=(200, 201, 202)).drain_conn()
 
-    def manifest_of(self, name: str) -> bytes | None:
-        """What a name stands for there now; None for nothing."""
-        try:
-            return self._registry.manifest(self._repository, name)[0]
-        except Refused as e:
-            if e.kind == "missing":
-                return None
-            raise
-
 
 class Window:
     """A part of a file as a request's body, its reading counted."""

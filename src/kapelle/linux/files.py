@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from kapelle.linux import libc
 
 
@@ -11,9 +9,3 @@ def syncfs(fd: int) -> None:
     """syncfs(2): write out the file system that `fd` lies on. Reports write-back errors since Linux 5.8."""
     if libc.lib.syncfs(fd) < 0:
         libc.raise_errno("syncfs")
-
-
-def free_bytes(fd: int) -> int:
-    """Bytes an ordinary user may still write on the file system of `fd` (fstatvfs(3))."""
-    space = os.fstatvfs(fd)
-    return space.f_bavail * space.f_frsize

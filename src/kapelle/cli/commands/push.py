@@ -44,23 +44,7 @@ def looks_like_image(context: Context, words: Sequence[str]) -> bool:
     """Do the words name images rather than services? Only where there is no project, or none could be called that."""
     if any(set("/:@") & set(word) for word in words):
         return True
-    given = context.given
-    return not (given.file or context.environ.get("COMPOSE_FILE")) and not _near_files(context)
-
-
-def _near_files(context: Context) -> bool:
-    import os
-
-    from kapelle.state.index import FILES
-
-    directory = os.path.join(context.cwd, context.given.project_directory or ".")
-    while True:
-        if any(os.path.exists(f"{directory}/{name}") for name in FILES):
-            return True
-        parent = os.path.dirname(os.path.normpath(directory))
-        if parent == directory:
-            return False
-        directory = parent
+    return not context.names_files() and not context.files_are_near()
 
 
 def push_images(

@@ -19,10 +19,6 @@ from kapelle.state.paths import Paths
 _PATIENCE = 20.0  # seconds for a supervisor to come back after it was killed
 
 
-class Gone(Exception):
-    """The supervisor went away in the middle of a request."""
-
-
 def connect(paths: Paths, project: str) -> socket.socket | None:
     """A connection to the running supervisor, or None when there is none."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -354,7 +354,7 @@ class Container:
             pid=0,
         )
         self.save()
-        self._answer_start(error)
+        self._answer_start({**error, "code": 1})  # 126 and 127 are the container's, not the command's
 
     def _answer_start(self, message: dict[str, Any]) -> None:
         answers, self.start_answers = self.start_answers, []

@@ -593,7 +593,6 @@ class NativeEngine:
             if e.where is None and service is not None:
                 e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
             e.what = f"container {step.name} could not be started: {e.what}"
-            e.exit_code = 1  # the program's 126 or 127 is the container's
             raise
         self._tell_notes(answer, service, emit)
         try:
