@@ -391,16 +391,16 @@ class Container:
             return False
         if not data:
             return False
+        try:  # first of all: what is read and not yet written is lost with us
+            self._writer().feed(stream, data, time.time_ns())
+        except OSError:
+            self.supervisor.lost_output(self)
         if self.taps:
             self.taps = [t for t in self.taps if not t[0].closed]
             for out, err in self.taps:
                 (err if stream == "stderr" else out).feed(data)
         if self.log_watch is not None:
             self.log_watch.feed(stream, data)
-        try:
-            self._writer().feed(stream, data, time.time_ns())
-        except OSError:
-            self.supervisor.lost_output(self)
         return True
 
     def _drain(self) -> None:

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, mapping, messages, records, removal, secretplace, spec, stopping, volumes
-from kapelle.engines.native.cdi import Edits
+from kapelle.engines.native import client, messages, records, removal, secretplace, stopping, volumes
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -31,6 +30,7 @@ from kapelle.state import store as files
 from kapelle.state.paths import Paths
 
 if TYPE_CHECKING:
+    from kapelle.engines.native.cdi import Edits
     from kapelle.engines.native.portchoice import Choice
 
 _LAST_LINES = 5
@@ -165,7 +165,7 @@ class NativeEngine:
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
         self._hold_supervisor(project.name)
-        from kapelle.engines.native import network_options
+        from kapelle.engines.native import network_options, spec
 
         network = step.network
         emit(Progress("network", network.name, "Creating", because=step.because))
@@ -221,6 +221,8 @@ class NativeEngine:
         emit(Progress("network", step.name, "Removed", "done"))
 
     def _create_volume(self, step: steps.CreateVolume, project: Project, emit: Emit) -> None:
+        from kapelle.engines.native import spec
+
         volume = step.volume
         emit(Progress("volume", volume.name, "Creating", because=step.because))
         labels = {
@@ -274,6 +276,8 @@ class NativeEngine:
             self._create_over_layers(step, project, emit)
 
     def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
+        from kapelle.engines.native import mapping, spec
+
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
         emit(Progress("container", step.name, words[0], because=step.because))
@@ -439,7 +443,7 @@ class NativeEngine:
 
     def _anonymous(self, target: str, carried: Mapping[str, str], made: list[str]) -> str:
         name = carried.get(target, "")
-        if name and spec.is_anonymous(name) and os.path.isdir(self.paths.volume_data(name)):
+        if name and volumes.is_anonymous(name) and os.path.isdir(self.paths.volume_data(name)):
             return name
         name = volumes.create_anonymous(self.paths)
         made.append(name)
@@ -784,8 +788,9 @@ class NativeEngine:
         client.leave(self.paths, project)
         from kapelle.engines.native import sharing
 
-        if sharing.was_left(self.paths, project) and os.geteuid() == 0:
-            from kapelle.engines.native import network
+        if sharing.was_left(self.paths, project):
+            from kapelle.engines.native import rung, uplink
 
-            network.sweep()
+            if rung.current() == "R1":  # others leave nothing on the host
+                uplink.sweep()
             sharing.hide_netns(self.paths, project)

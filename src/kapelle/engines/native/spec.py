@@ -9,6 +9,7 @@ from typing import Any
 
 from kapelle.engines.native import limits, network_options, security
 from kapelle.engines.native.cdi import Edits
+from kapelle.engines.native.volumes import is_anonymous
 from kapelle.images.types import Image
 from kapelle.light import NamedTuple
 from kapelle.linux import caps, fsops
@@ -361,10 +362,6 @@ def _shown_mounts(service: Service, inputs: Inputs) -> list[tuple[str, str, str]
     rows += [("volume", name, target) for target, (name, _) in inputs.volumes.items() if target not in targets]
     rows += [("bind", path, target) for target, path in inputs.files.items()]
     return rows
-
-
-def is_anonymous(name: str) -> bool:
-    return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
 
 
 def _labels(project: Project, service: Service, image: Image, inputs: Inputs) -> dict[str, str]:

@@ -100,6 +100,10 @@ def location(paths: Paths, name: str) -> str:
     return device or paths.volume_data(name)
 
 
+def is_anonymous(name: str) -> bool:
+    return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
+
+
 def create_anonymous(paths: Paths) -> str:
     name = os.urandom(32).hex()
     create(paths, name, labels={ANONYMOUS_LABEL: ""})
