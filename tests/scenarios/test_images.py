@@ -457,3 +457,31 @@ def test_a_pull_that_is_interrupted_leaves_nothing_and_the_next_one_works(own: K
         own.ok("image", "pull", "-q", f"{server.address}/app:1")
         assert len(names(own)) == 2
         assert not any((own.home / "data/images/tmp").iterdir())
+
+
+def test_quiet_flags_leave_out_what_pulls_and_builds_say_and_nothing_else(own: Kap) -> None:
+    own.file(
+        'services:\n  built:\n    build: {context: ., dockerfile_inline: "FROM busybox\\nRUN echo loud-step"}\n'
+        "    command: 'true'\n"
+    )
+    loud = own.ok("up", "-d", "--build")
+    assert "loud-step" in loud.out + loud.err
+    own.ok("down")
+    quiet = own.ok("up", "-d", "--build", "--force-recreate", "--quiet-build")
+    assert "loud-step" not in quiet.out + quiet.err
+    assert "Container" in quiet.err
+    own.ok("down")
+    with badregistry.running() as server:
+        server.image("app", "1", {"a": b"one"})
+        own.file(f"services:\n  a: {{image: '{server.address}/app:1'}}\n")
+        assert "Pulled" in own.ok("pull").err
+        assert own.ok("pull", "-q").err == ""
+        own.ok("rmi", f"{server.address}/app:1")
+        created = own.ok("create", "--quiet-pull")
+        assert "Container" in created.err
+        assert "Pull" not in created.err
+        own.ok("rm", "-f")
+        own.file(f"services:\n  a: {{image: '{server.address}/missing:1'}}\n")
+        failed = own("create", "--quiet-pull")
+        assert failed.code != 0
+        assert "missing:1" in failed.err

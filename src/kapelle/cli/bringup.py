@@ -56,6 +56,9 @@ def options_of(context: Context, args: Args) -> UpOptions:
         if given(one) and given(other):
             flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
             raise UsageError(f"{flags[0]} and {flags[1]} are incompatible", hint=f"leave out {flags[1]}")
+    for what in ("pull", "build"):
+        if given(f"quiet_{what}"):
+            context.hush(what)
     if given("offline"):
         context.go_offline()
     pull = "" if args.pull in ("policy", "") else args.pull

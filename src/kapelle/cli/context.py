@@ -60,6 +60,7 @@ class Context:
         self._loaded: dict[tuple[str, ...], Loaded] = {}
         self._engine: Engine | None = None
         self._renderer: Renderer | None = None
+        self._hushed: frozenset[str] = frozenset()
         self._progress = ""
         self._own_progress = ""
 
@@ -334,7 +335,21 @@ class Context:
 
     def emit(self, event: Event) -> None:
         """Show what happens. May be called by several threads."""
-        self.renderer.emit(event)
+        if not self._hushed or not self._is_hushed(event):
+            self.renderer.emit(event)
+
+    def hush(self, what: str) -> None:
+        """From here on say nothing of pulls ("pull") or of what builds print ("build"), but for what goes wrong."""
+        self._hushed |= {what}
+
+    def _is_hushed(self, event: Event) -> bool:
+        from kapelle.events import BuildOutput, Progress
+
+        if isinstance(event, Progress):
+            return (
+                "pull" in self._hushed and event.resource in ("image", "layer") and event.state in ("working", "done")
+            )
+        return "build" in self._hushed and isinstance(event, BuildOutput)
 
     def quieten(self) -> None:
         """From here on show warnings only (--quiet of a command)."""

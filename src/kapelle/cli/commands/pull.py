@@ -39,6 +39,8 @@ def run(context: Context, args: Args) -> int:
 
         if push.looks_like_image(context, args.rest):
             return max(image.pull_one(context, name, quiet=bool(args.quiet)) for name in args.rest)
+    if args.quiet:
+        context.quieten()
     from kapelle.plan import order
     from kapelle.plan.graph import Builder
     from kapelle.plan.steps import PullImage

@@ -546,8 +546,8 @@ class ProjectNetwork:
             bridge = self._networks[found[number].network]
             if network_options.is_false(dict(bridge.spec.options), network_options.ICC):
                 near = route.link(self._route, f"v{identity:x}{bridge.spec.id[:5]}")
-                assert near is not None  # made just now
-                self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
+                if near is not None:  # else the container has ended already
+                    self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
         keys = [f"dns-{kind}:{container_id}" for kind in ("udp", "tcp")]
         sockets_missing = bool(found) and not all(key in self.fds for key in keys)
         if not fresh and not sockets_missing and found:
