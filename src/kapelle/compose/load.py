@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle.compose import blanks, dotenv, normalise, profiles
+from kapelle.compose.document import parse
 from kapelle.compose.files import Reading
 from kapelle.compose.remembered import Memory
-from kapelle.compose.source import Source
+from kapelle.compose.source import Source, decode
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError, Mistakes
 from kapelle.events import Notice
@@ -264,8 +265,13 @@ def _name_in(paths: list[str], base: str, variables: Mapping[str, str], source: 
         if not any(line.startswith(b"name:") for line in text.splitlines()):
             continue
         ahead = Reading(Source(base), variables, interpolation=True, resolve_paths=False)
-        for tree, _ in ahead.documents(path, base, variables):
-            found = str(tree.get("name") or found)
+        name = ahead.shown(path)
+        for document in parse(decode(text, name), name, source.memory):
+            tree = document.tree
+            if isinstance(tree, Map) and "name" in tree:
+                alone = Map({"name": tree["name"]}, {"name": tree.at.get("name")})
+                ahead.interpolate(alone, variables)
+                found = str(alone["name"] or found)
     return found
 
 
