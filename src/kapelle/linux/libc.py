@@ -1,14 +1,34 @@
-"""The C library, and how its failures become OSError. One place loads it; every other wrapper imports this."""
+"""The C library, and how its failures become OSError. One place loads it; every other wrapper imports this.
+
+It is loaded when first called: commands that only look need none of it, and ctypes takes 2 ms.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
+from struct import pack
 
-# use_errno keeps errno per call; the GIL stays held by PyDLL only where a fork or a namespace needs it.
-lib = ctypes.CDLL(None, use_errno=True)
-_syscall = lib.syscall
-_syscall.restype = ctypes.c_long
+TYPE_CHECKING = False  # typing takes longer to load than this module
+if TYPE_CHECKING:
+    import ctypes
+
+    lib: ctypes.CDLL
+
+
+def __getattr__(name: str) -> ctypes.CDLL:
+    if name != "lib":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load()
+
+
+def _load() -> ctypes.CDLL:
+    global lib
+    import ctypes
+
+    lib = ctypes.CDLL(None, use_errno=True)  # errno is kept per call
+    lib.syscall.restype = ctypes.c_long
+    return lib
+
 
 MACHINE = os.uname().machine
 _ARM = MACHINE == "aarch64"
@@ -32,21 +52,21 @@ SYS_bpf = 280 if _ARM else 321
 
 def raise_errno(call: str, subject: str = "") -> None:
     """Raise OSError for the failure of `call`, naming what it was about."""
-    number = ctypes.get_errno()
+    from ctypes import get_errno
+
+    number = get_errno()
     raise OSError(number, f"{call}: {os.strerror(number)}", subject or None)
 
 
 def syscall(number: int, *args: int | bytes | None, call: str = "syscall", subject: str = "") -> int:
     """syscall(2). Integers are passed at full width; bytes as pointers; None as NULL."""
-    converted = [ctypes.c_char_p(a) if isinstance(a, bytes) or a is None else ctypes.c_long(a) for a in args]
-    result: int = _syscall(ctypes.c_long(number), *converted)
+    from ctypes import c_char_p, c_long
+
+    converted = [c_char_p(a) if isinstance(a, bytes) or a is None else c_long(a) for a in args]
+    result: int = (globals().get("lib") or _load()).syscall(c_long(number), *converted)
     if result < 0:
         raise_errno(call, subject)
     return result
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
@@ -54,14 +74,5 @@ _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 def open_in_root(root: int, path: str, flags: int) -> int:
     """openat2(2) with RESOLVE_IN_ROOT: `root` is / for every link and every "..". Linux 5.6."""
-    how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    result: int = _syscall(
-        ctypes.c_long(SYS_openat2),
-        ctypes.c_int(root),
-        ctypes.c_char_p(path.encode()),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
-    if result < 0:
-        raise_errno("openat2", path)
-    return result
+    how = pack("=QQQ", flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)  # struct open_how
+    return syscall(SYS_openat2, root, path.encode(), how, len(how), call="openat2", subject=path)

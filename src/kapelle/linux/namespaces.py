@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from _thread import allocate_lock, start_new_thread  # threading itself is not needed here
 
@@ -27,20 +26,20 @@ CLONE_NEWNET = 0x40000000
 
 def setns(fd: int, flags: int = 0) -> None:
     """setns(2). `fd` is a namespace (flags may be 0) or a pidfd (flags say which of its namespaces, Linux 5.8)."""
-    if libc.lib.setns(ctypes.c_int(fd), ctypes.c_int(flags)) < 0:
+    if libc.lib.setns(fd, flags) < 0:
         libc.raise_errno("setns", f"descriptor {fd}, flags {flags:#x}")
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    if libc.lib.unshare(ctypes.c_int(flags)) < 0:
+    if libc.lib.unshare(flags) < 0:
         libc.raise_errno("unshare", f"flags {flags:#x}")
 
 
 def set_domain_name(name: str) -> None:
     """setdomainname(2): the NIS domain name of this UTS namespace."""
     text = name.encode()
-    if libc.lib.setdomainname(text, ctypes.c_size_t(len(text))) < 0:
+    if libc.lib.setdomainname(text, len(text)) < 0:
         libc.raise_errno("setdomainname", name)
 
 

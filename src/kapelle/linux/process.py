@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
-from ctypes import c_ulong
 
 from kapelle.linux import libc
 
@@ -24,13 +22,17 @@ _PIDFD_INFO_EXIT = 1 << 3
 
 def prctl(option: int, value: int = 0) -> None:
     """prctl(2), for options that take one number, such as PR_SET_CHILD_SUBREAPER."""
+    from ctypes import c_ulong
+
     if libc.lib.prctl(option, *map(c_ulong, (value, 0, 0, 0))) < 0:  # variadic: widths matter
         libc.raise_errno("prctl", f"option {option}")
 
 
 def set_name(name: str) -> None:
     """The name that ps(1) shows for this thread; 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    from ctypes import c_ulong, create_string_buffer
+
+    buffer = create_string_buffer(name.encode()[:15])
     libc.lib.prctl(PR_SET_NAME, buffer, c_ulong(0), c_ulong(0), c_ulong(0))
 
 
@@ -43,6 +45,8 @@ def clear_command_line(text: str) -> None:
     except (OSError, IndexError, ValueError):
         return  # an old kernel, or one that hides them: nothing to write over
     if 0 < begin < end:
+        import ctypes
+
         ctypes.memset(begin, 0, end - begin)
         ctypes.memmove(begin, text.encode()[: end - begin - 1], min(len(text), end - begin - 1))
 
@@ -62,8 +66,10 @@ def pidfd_exit_status(pidfd: int) -> int | None:
 
     ioctl(2) PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15). None also while the process is not yet reaped.
     """
-    buffer = ctypes.create_string_buffer(struct.pack("=Q", _PIDFD_INFO_EXIT) + b"\0" * 56, 64)
-    if libc.lib.ioctl(ctypes.c_int(pidfd), c_ulong(_PIDFD_GET_INFO), buffer) < 0:
+    from ctypes import c_ulong, create_string_buffer
+
+    buffer = create_string_buffer(struct.pack("=Q", _PIDFD_INFO_EXIT) + b"\0" * 56, 64)
+    if libc.lib.ioctl(pidfd, c_ulong(_PIDFD_GET_INFO), buffer) < 0:
         return None
     mask = struct.unpack_from("=Q", buffer, 0)[0]
     if not mask & _PIDFD_INFO_EXIT:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from kapelle.errors import KapelleError, UsageError
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.linux.seqpacket import Seqpacket
 
 NAME = "attach"
 HELP = "connect the terminal to the main process of a running container"
@@ -65,7 +65,7 @@ def run(context: Context, args: Args) -> int:
     return _code(sock, container.id)
 
 
-def _code(sock: socket.socket, container_id: str) -> int:
+def _code(sock: Seqpacket, container_id: str) -> int:
     from kapelle.engines.native import client, messages
 
     told, _ = messages.receive(sock)

@@ -6,22 +6,23 @@ import fcntl
 import json
 import os
 import select
-import socket
 import sys
 import time
 from typing import Any
 
-from kapelle.engines.native import messages, rung
+from kapelle.engines.native import messages
 from kapelle.errors import EngineError
+from kapelle.linux import seqpacket
+from kapelle.linux.seqpacket import Seqpacket
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _PATIENCE = 20.0  # seconds for a supervisor to come back after it was killed
 
 
-def connect(paths: Paths, project: str) -> socket.socket | None:
+def connect(paths: Paths, project: str) -> Seqpacket | None:
     """A connection to the running supervisor, or None when there is none."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock = seqpacket.made()
     try:
         sock.connect(_address(paths, project))
     except (FileNotFoundError, ConnectionRefusedError):
@@ -46,11 +47,13 @@ def _address(paths: Paths, project: str) -> str:
 _held: list[int] = []  # folders held open for long socket paths, for the life of the command
 
 
-def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:
+def ensure(paths: Paths, project: str, *, strict: bool = False) -> Seqpacket:
     """A connection to the supervisor; starts keeper and supervisor when there is none."""
     sock = connect(paths, project)
     if sock is not None:
         return sock
+    from kapelle.engines.native import rung
+
     rung.require()
     run_dir = paths.project_run(project)
     for directory in (run_dir, paths.project(project), f"{paths.project(project)}/containers", paths.networks):
@@ -74,7 +77,7 @@ def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket
 def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     """Start a keeper with the listening socket, so that nobody has to wait for it to listen."""
     run_dir = paths.project_run(project)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening = seqpacket.made()
     try:
         os.unlink(f"{run_dir}/socket")
     except FileNotFoundError:
@@ -146,7 +149,7 @@ def ask(
     *,
     start: bool = True,
     strict: bool = False,
-) -> tuple[socket.socket | None, dict[str, Any], list[int]]:
+) -> tuple[Seqpacket | None, dict[str, Any], list[int]]:
     """Ask and keep the connection: (socket, first answer, descriptors with it); (None, {}, []) without a supervisor.
 
     A supervisor that is killed before it answers is asked again when it is back.

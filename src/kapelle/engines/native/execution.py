@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, LogLine
 from kapelle.light import NamedTuple
+from kapelle.linux.seqpacket import Seqpacket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 
@@ -20,7 +20,7 @@ class Process(NamedTuple):
 
     pid: int
     terminal: int
-    sock: socket.socket
+    sock: Seqpacket
 
     def wait(self) -> int:
         """The exit code, once it has ended. EngineError (126, 127) when the program could not be run."""

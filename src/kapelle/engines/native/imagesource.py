@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from _thread import LockType, allocate_lock  # threading itself is not needed here
 from collections.abc import Iterable, Mapping
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from kapelle.events import Emit, Event, Notice, Progress
@@ -28,8 +28,8 @@ class ImageSource:
         self.environ = environ
         self.offline = offline.is_on(environ)
         self._resolved: dict[str, Image] = {}
-        self._locks: dict[str, Lock] = {}
-        self._guard = Lock()
+        self._locks: dict[str, LockType] = {}
+        self._guard = allocate_lock()
         self._held: int | None = None  # the store, in use
 
     def resolved(self, reference: str) -> Image | None:
@@ -48,7 +48,7 @@ class ImageSource:
     ) -> Image:
         """The image, pulled if need be. Raises ImageError; two askers of one name share one pull."""
         with self._guard:
-            lock = self._locks.setdefault(reference, Lock())
+            lock = self._locks.setdefault(reference, allocate_lock())
         with lock:
             found = self._resolved.get(reference)
             if found is None:

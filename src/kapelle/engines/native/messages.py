@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import array
 import json
 import os
-import socket
 from typing import Any
 
+from kapelle.linux import seqpacket
+from kapelle.linux.seqpacket import Socket
+
 LIMIT = 200_000  # bytes; net.core.wmem_default is 212992 on every kernel we saw
-_MAX_FDS = 64
 
 Message = dict[str, Any]
 
 
-def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
+def send(sock: Socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send one message. Raises OSError (EPIPE, EMSGSIZE …)."""
-    data = json.dumps(message, separators=(",", ":")).encode()
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds).tobytes())] if fds else []
-    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+    seqpacket.send(sock, json.dumps(message, separators=(",", ":")).encode(), fds)
 
 
-def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
+def receive(sock: Socket) -> tuple[Message | None, list[int]]:
     """The next message and the descriptors with it; (None, []) when the other side is gone.
 
     A datagram that is not a JSON object counts as an empty message: nobody else may write to these sockets,
     and a bad one must not take the receiver down.
     """
-    fds = array.array("i")
     try:
-        data, ancillary, _, _ = sock.recvmsg(LIMIT, socket.CMSG_SPACE(_MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
+        data, fds = seqpacket.receive(sock, LIMIT)
     except ConnectionResetError:
         return None, []
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     if not data:
         for fd in fds:
             os.close(fd)
@@ -43,4 +37,4 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         message = json.loads(data)
     except ValueError:
         message = {}
-    return (message if isinstance(message, dict) else {}), list(fds)
+    return (message if isinstance(message, dict) else {}), fds

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
 from kapelle.errors import EngineError
 from kapelle.light import NamedTuple
+from kapelle.linux.seqpacket import Seqpacket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 
@@ -17,7 +17,7 @@ from kapelle.state.paths import Paths
 class Started(NamedTuple):
     container: Container
     terminal: int  # master of its terminal; -1 without one
-    sock: socket.socket  # holds the supervisor; tells the end
+    sock: Seqpacket  # holds the supervisor; tells the end
     notes: tuple[tuple[str, str], ...] = ()  # (compose key, why it is not honoured)
 
     def wait(self) -> int:
