@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from kapelle.light import Any
 
 try:
     from _sha2 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]

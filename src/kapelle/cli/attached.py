@@ -11,13 +11,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from kapelle.cli.bringup import before_start, plan_with_images, starting
 from kapelle.cli.flags import Args
 from kapelle.engine import executor
 from kapelle.events import Event, LogLine, Progress
-from kapelle.light import NamedTuple
+from kapelle.light import TYPE_CHECKING, NamedTuple
 from kapelle.plan import acts, order
 from kapelle.plan.graph import Plan
 from kapelle.plan.observed import Container

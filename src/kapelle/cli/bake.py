@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 from kapelle import COMPOSE_VERSION
+from kapelle.light import Any
 from kapelle.model.project import Project
 from kapelle.model.service import Build, Service
 from kapelle.plan.images import with_contexts

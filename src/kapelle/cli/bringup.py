@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
 from kapelle.engine import executor
 from kapelle.errors import UsageError
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan import order
 from kapelle.plan.graph import CREATING, IMAGES, STARTING, Plan
 from kapelle.plan.images import POLICIES, references

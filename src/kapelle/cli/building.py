@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Notice
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.errors import ImageError, UsageError
 from kapelle.events import Notice
 from kapelle.images.bundle.collect import Collection
 from kapelle.images.bundle.manifest import Manifest, SavedImage
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

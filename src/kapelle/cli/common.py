@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.errors import EngineError, KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan.observed import Container
 
 if TYPE_CHECKING:

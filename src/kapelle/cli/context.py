@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
 
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING, Any, TextIO
 from kapelle.state import paths as places
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Command, Flag, parse
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.errors import UsageError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _TRUE, _FALSE = ("1", "t", "true", "TRUE", "True", "T"), ("0", "f", "false", "FALSE", "False", "F")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from kapelle.errors import ImageError, UsageError
 from kapelle.images import reference
 from kapelle.images.types import Image
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.render import tables, words
 
 NONE = "<none>"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.plan.observed import Container
 from kapelle.render.words import rfc3339
 

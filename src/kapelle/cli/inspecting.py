@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli.common import at_least
 from kapelle.cli.flags import Args
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -5,11 +5,10 @@ another `kap` that is pulling, loading or building: then layers stay until the n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.errors import UsageError
 from kapelle.images.store import Store
-from kapelle.light import NamedTuple
+from kapelle.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -7,8 +7,8 @@ The native engine's state folders are read by its own lean modules; images, step
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan.observed import Container, Observed, ObservedNetwork, ObservedVolume
 from kapelle.state.paths import Paths
 

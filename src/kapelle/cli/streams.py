@@ -12,9 +12,9 @@ import os
 import select
 import signal
 import stat
-from typing import TYPE_CHECKING
 
 from kapelle.errors import KapelleError
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from threading import Thread

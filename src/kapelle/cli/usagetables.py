@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from kapelle.light import NamedTuple
+from kapelle.light import TYPE_CHECKING, NamedTuple
 from kapelle.render import tables, words
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
 from kapelle.compose import units
 from kapelle.compose.tree import Map, mark_at, position
 from kapelle.errors import Position
+from kapelle.light import Any
 from kapelle.model.project import FileSource, Network, Project, Volume
 from kapelle.model.service import (
     BlockIo,

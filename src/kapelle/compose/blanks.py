@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kapelle.compose.keys import DISTINCT, KEPT_ZERO, NULLABLE, ROOT, Node
 from kapelle.compose.tree import Map, Seq, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError
+from kapelle.light import Any
 
 _LISTS = frozenset(
     "strings plains words maps mounts ports devices grants hosts requests gpus env_files ssh test".split()

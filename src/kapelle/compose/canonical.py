@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.compose import short, units
 from kapelle.compose.keys import DISTINCT, NAME, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
@@ -16,6 +15,7 @@ from kapelle.compose.merge import distinct
 from kapelle.compose.scalars import Timestamp, float_text
 from kapelle.compose.tree import Map, Seq, as_seq, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError
+from kapelle.light import Any
 
 _TRUE = ("true", "y", "yes", "on")
 _FALSE = ("false", "n", "no", "off")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kapelle.compose import load as loading
 from kapelle.compose import normalise, profiles
@@ -15,7 +14,7 @@ from kapelle.compose.near import near
 from kapelle.compose.trace import Trace
 from kapelle.compose.tree import Map, position
 from kapelle.errors import ComposeFileError, KapelleError, Mistakes, Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _SECRET = re.compile(r"password|passwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 _NOT_SECRET = re.compile(r"_(file|path|url|host|user|name|length|ttl|expir\w*)$", re.IGNORECASE)

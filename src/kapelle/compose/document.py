@@ -8,13 +8,12 @@ what was merged before.
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any, NoReturn
 
 from kapelle.compose.remembered import Event, Memory
 from kapelle.compose.scalars import Timestamp, float_text, resolve
 from kapelle.compose.tree import Map, Seq, copy
 from kapelle.errors import ComposeFileError, Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple, NoReturn
 
 MAX_DEPTH = 200  # levels; later phases recurse
 _PREFIX = "tag:yaml.org,2002:"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from kapelle.compose.tree import Map
+from kapelle.light import Any
 
 _MAY_BE_EMPTY = frozenset(("command", "entrypoint"))
 _DROPPED_WHEN_EMPTY = frozenset(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from functools import cmp_to_key
-from typing import Any
 
 from kapelle.compose.keys import ROOT, Node
 from kapelle.compose.scalars import float_text, resolve
+from kapelle.light import Any
 
 _HOOK = "command image user privileged working_dir environment per_replica"
 _UPDATE = "parallelism delay failure_action monitor max_failure_ratio order"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from kapelle.compose import blanks, dotenv, normalise, paths
 from kapelle.compose.canonical import canonical
@@ -16,6 +15,7 @@ from kapelle.compose.near import did_you_mean
 from kapelle.compose.source import Source
 from kapelle.compose.tree import Map, copy, path_text, position
 from kapelle.errors import ComposeFileError, KapelleError, Position
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.compose.trace import Trace

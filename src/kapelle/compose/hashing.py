@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.sha import sha256_hex
 
 # Settings that don't touch a container that is there: it need not be replaced for them.

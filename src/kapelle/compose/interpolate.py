@@ -6,10 +6,9 @@ Only values are interpolated, never keys. Later phases see text in which `$$` ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from kapelle.compose.tree import Map, Seq
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _NAME_START = frozenset("_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _NAME = _NAME_START | frozenset("0123456789")

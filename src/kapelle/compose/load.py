@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from kapelle.compose import blanks, dotenv, normalise, profiles
 from kapelle.compose.document import parse
@@ -14,7 +13,7 @@ from kapelle.compose.source import Source, decode
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError, Mistakes
 from kapelle.events import Notice
-from kapelle.light import NamedTuple
+from kapelle.light import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from kapelle.compose.trace import Trace

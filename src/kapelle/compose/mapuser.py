@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.compose.tree import Map
+from kapelle.light import Any
 
 KEY = "x-kap-map-user"
 _IDS = re.compile(r"\d{1,9}(:\d{1,9})?")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from kapelle.compose.keys import ROOT, SERVICE, Node
 from kapelle.compose.tree import Map, Seq, copy
+from kapelle.light import Any
 
 
 def merge(earlier: Map, later: Map, node: Node = ROOT) -> Map:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.compose.near import did_you_mean
 from kapelle.compose.tree import Map, Seq, position
 from kapelle.errors import ComposeFileError, KapelleError
+from kapelle.light import Any
 
 
 def contexts(tree: Map, base: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from kapelle.compose.tree import Map, Seq
+from kapelle.light import Any
 
 
 def resolve(tree: Map, base: str, home: str) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.compose import units
 from kapelle.compose.tree import Map
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.service import HealthCheck, Probe
 
 KEY = "x-kap-probe"

@@ -12,7 +12,8 @@ import marshal
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+from kapelle.light import Any
 
 FORMAT = 1
 MOST_TEXT = 1 << 20  # characters of a file that is kept

@@ -6,7 +6,7 @@ Its mix of YAML 1.1 and 1.2: `yes`, `on`, `off` are strings; `0o17` and `017` ar
 
 from __future__ import annotations
 
-from typing import Any
+from kapelle.light import Any
 
 _WORDS: dict[str, Any] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kapelle.compose.keys import DISTINCT, NULLABLE, PATTERNS, RANGES, ROOT, Node
+from kapelle.light import Any
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _WORDS: dict[str, Any] = {"type": "array", "items": _TEXT}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from kapelle.light import Any
 
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 

@@ -7,7 +7,6 @@ side. Costs nothing when nobody asks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kapelle.compose.interpolate import Invalid, uses
 from kapelle.compose.keys import ROOT, Node
@@ -16,7 +15,7 @@ from kapelle.compose.merge import same
 from kapelle.compose.near import did_you_mean
 from kapelle.compose.tree import Map, Seq, path_text, position
 from kapelle.errors import KapelleError, Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 Path = tuple[str | int, ...]
 

@@ -8,9 +8,9 @@ A place is the reader's own mark, cheap to keep; `position` turns it into what a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
 
 from kapelle.errors import Position
+from kapelle.light import Any, Protocol
 
 
 class Mark(Protocol):

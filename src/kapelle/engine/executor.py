@@ -7,10 +7,10 @@ The first failure keeps its message: nothing new is begun, what runs is let fini
 from __future__ import annotations
 
 from _thread import start_new_thread  # of threading only the condition is needed
-from typing import TYPE_CHECKING
 
 from kapelle.engine.protocol import Engine
 from kapelle.events import Emit
+from kapelle.light import TYPE_CHECKING
 from kapelle.model.project import Project
 from kapelle.plan.graph import Node, Plan
 from kapelle.plan.steps import BuildImage, CreateContainer, PullImage, StartContainer, StopContainer, WaitFor

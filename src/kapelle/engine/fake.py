@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Progress
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 from kapelle.plan import steps

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from kapelle.engine.support import place_of
 from kapelle.events import Notice
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.service import Service
 
 _ROOT_ALIKE = "which is as good as being {who} on this host"

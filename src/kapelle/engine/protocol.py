@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
 from kapelle.errors import KapelleError
 from kapelle.events import Emit, LogLine
+from kapelle.light import Protocol
 from kapelle.model.project import Project
 from kapelle.plan.observed import Container, Observed, ObservedNetwork, ObservedVolume
 from kapelle.plan.steps import Step

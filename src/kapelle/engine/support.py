@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from kapelle.errors import EngineError, KapelleError, Position
 from kapelle.events import Notice
+from kapelle.light import Any
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 

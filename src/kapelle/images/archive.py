@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any, BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
@@ -20,7 +19,7 @@ from kapelle.images import compression, layers, manifests, platforms, reference,
 from kapelle.images.store import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor, Layer, Store
 from kapelle.images.tarread import DIRECTORY, FILE, HARDLINK, SYMLINK, Reader, Stream
 from kapelle.images.types import Image
-from kapelle.light import NamedTuple
+from kapelle.light import Any, BinaryIO, NamedTuple
 
 _SMALL = 8 << 20  # most bytes of a manifest or config
 _CHUNK = 1 << 20

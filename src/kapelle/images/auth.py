@@ -10,10 +10,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.errors import ImageError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _DOCKER_HUB = "https://index.docker.io/v1/"
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')

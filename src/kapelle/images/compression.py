@@ -6,9 +6,9 @@ gzip by isal where it is installed (2.6 times zlib), zstd by the standard librar
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
 
 from kapelle.errors import ImageError
+from kapelle.light import Any
 
 PIECE = 1 << 20  # most plain bytes handed out at once
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from kapelle.errors import ImageError
+from kapelle.light import BinaryIO
 
 _PIECE = 1 << 20
 

@@ -9,9 +9,9 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kapelle.errors import ImageError
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.images.auth import Credentials

@@ -10,11 +10,10 @@ import ipaddress
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 
 class Place(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
 from urllib3.exceptions import HTTPError
@@ -16,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from kapelle.images import auth, helpers, wire
 from kapelle.images.mirrors import Endpoint, Settings, is_loopback
 from kapelle.images.wire import Refused
+from kapelle.light import Protocol
 
 _MARGIN = 5.0  # seconds before its end that a token is not used any more
 

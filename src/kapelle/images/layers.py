@@ -10,13 +10,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.images import compression, frame
 from kapelle.images.store import Descriptor, Layer, Store
 from kapelle.images.tarread import Stream, TarError
 from kapelle.images.unpack import Unpacker
+from kapelle.light import Any
 
 _AHEAD = 8  # pieces read before they are unpacked
 _BOMB_FLOOR = 8 << 30  # plain bytes any layer may have

@@ -6,11 +6,11 @@ import base64
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.images import auth, helpers
 from kapelle.images.auth import Credentials
+from kapelle.light import Any
 
 
 def keep(registry: str, login: Credentials, environ: Mapping[str, str]) -> str:

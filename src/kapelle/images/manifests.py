@@ -6,12 +6,11 @@ OCI image-spec manifest.md, image-index.md, config.md; Docker image manifest ver
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.images.platforms import Platform
 from kapelle.images.store import Descriptor
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 MOST_BYTES = 4 << 20  # of a manifest (distribution-spec: a registry should take 4 MiB)
 MOST_CONFIG = 16 << 20

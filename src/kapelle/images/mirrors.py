@@ -17,14 +17,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError
 from kapelle.images import hostregistries
 from kapelle.images.hostregistries import HostRegistries
 from kapelle.images.reference import Reference
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.state.paths import Paths
 
 _HOSTS = {"docker.io": "registry-1.docker.io"}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.images.layers import Cancelled
 from kapelle.images.store import Descriptor, Store
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

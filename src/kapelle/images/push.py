@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
@@ -23,7 +22,7 @@ from kapelle.images.store import CONFIG_TYPE, MANIFEST_TYPE, Descriptor, Store
 from kapelle.images.types import Image
 from kapelle.images.upload import Uploads
 from kapelle.images.wire import Refused
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _NEIGHBOURS = 4  # repositories asked for a layer
 _TOLD_EVERY = 0.1  # seconds between two events of one layer

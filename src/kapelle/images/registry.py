@@ -9,7 +9,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -20,6 +19,7 @@ from kapelle.images import auth, certificates, manifests, offline, proxies, wire
 from kapelle.images.identity import Identity
 from kapelle.images.mirrors import Endpoint, Settings
 from kapelle.images.wire import Refused as Refused
+from kapelle.light import Any
 
 _ANSWER = 15.0  # seconds without a byte, for small answers
 _BODY = 30.0  # the same within a blob

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+
+from kapelle.light import TypeVar
 
 AT_ONCE = 4
 

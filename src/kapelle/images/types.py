@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 
 class Image(NamedTuple):

@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Protocol
 
 from kapelle.images import trees
 from kapelle.images.tarread import (
@@ -27,7 +26,7 @@ from kapelle.images.tarread import (
     Stream,
     TarError,
 )
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, Protocol
 from kapelle.linux import idmap
 
 _WHITEOUT = b".wh."

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from kapelle.images import trees
 from kapelle.images.store import Store
+from kapelle.light import Any
 
 
 def cached_layers(store: Store) -> set[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO
 from urllib.parse import quote, urljoin, urlsplit
 
 from urllib3.exceptions import HTTPError
@@ -15,6 +14,7 @@ from urllib3.exceptions import HTTPError
 from kapelle.images.registry import Registry
 from kapelle.images.store import Descriptor
 from kapelle.images.wire import Refused
+from kapelle.light import Any, BinaryIO
 
 _CHUNK = 16 << 20
 _MOST_CHUNK = 1 << 30  # a registry that wants larger ones gets these

@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import urllib3
@@ -25,6 +24,7 @@ from urllib3.exceptions import (
 
 from kapelle.errors import ImageError
 from kapelle.images import certificates, offline, proxies
+from kapelle.light import Any
 
 CONNECT = 3.0  # seconds until a host counts as out of reach
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux import libc, seccomp
 from kapelle.linux.seccomp import Program
 

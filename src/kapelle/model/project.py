@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.errors import Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.service import Service
 
 

@@ -7,10 +7,9 @@ NamedTuples, because they import five times faster than frozen dataclasses (DESI
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.errors import Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 
 class Port(NamedTuple):

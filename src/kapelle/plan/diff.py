@@ -7,8 +7,8 @@ differs ("environment.LOG_LEVEL changed") without keeping a copy of the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 from kapelle.plan.observed import Container, Observed

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, TypeVar
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Port, Service
 from kapelle.plan import steps

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.plan.observed import Container, PublishedPort
 from kapelle.render.tables import ellipsis
 from kapelle.render.words import clock, command_line, duration, quoted

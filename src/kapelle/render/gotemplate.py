@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from kapelle.errors import UsageError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 
 class Struct(dict[str, Any]):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from _thread import allocate_lock
-from typing import Any, TextIO
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
+from kapelle.light import Any, TextIO
 from kapelle.render.plain import KINDS
 
 

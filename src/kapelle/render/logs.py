@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import BinaryIO
 
 from kapelle.events import LogLine
+from kapelle.light import BinaryIO
 from kapelle.plan.observed import Container
 from kapelle.render.words import rfc3339
 

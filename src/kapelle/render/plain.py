@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from _thread import allocate_lock
-from typing import Protocol, TextIO
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
+from kapelle.light import Protocol, TextIO
 from kapelle.render.errors import shown
 
 # what a resource is called in front of its name

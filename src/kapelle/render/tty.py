@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TextIO
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
+from kapelle.light import TYPE_CHECKING, Any, TextIO
 from kapelle.render.plain import KINDS, notice_text
 from kapelle.render.words import size
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from kapelle.errors import StateError
+from kapelle.light import Any
 from kapelle.state import store
 from kapelle.state.paths import Paths
 

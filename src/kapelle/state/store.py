@@ -6,9 +6,9 @@ import errno
 import json
 import os
 from _thread import get_ident
-from typing import Any
 
 from kapelle.errors import StateError
+from kapelle.light import Any
 
 _TRIES = 20  # to empty a folder that somebody still writes to
 

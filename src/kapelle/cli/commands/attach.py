@@ -7,11 +7,11 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

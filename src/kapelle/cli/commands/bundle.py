@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Command, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Notice
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Progress
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

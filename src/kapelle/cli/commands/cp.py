@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.events import Progress
+from kapelle.light import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -6,10 +6,10 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.render.words import rfc3339
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.events import Progress
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

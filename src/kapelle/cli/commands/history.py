@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import ImageError
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

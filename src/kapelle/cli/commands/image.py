@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from kapelle.cli import common
 from kapelle.cli.commands import history, import_, load, push, rmi, save, tag
 from kapelle.cli.flags import Args, Command, Flag
 from kapelle.errors import KapelleError
+from kapelle.light import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

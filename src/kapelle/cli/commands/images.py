@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
-from kapelle.light import NamedTuple
+from kapelle.light import TYPE_CHECKING, Any, NamedTuple
 from kapelle.plan.observed import Container
 from kapelle.render import tables, words
 

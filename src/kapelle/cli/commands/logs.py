@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING
 from kapelle.render.logs import LogPrinter
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
 from kapelle.cli.commands.volume import FILTER, FORMAT, check_name, matches, silent, visible_labels
 from kapelle.cli.flags import Args, Command, Flag
 from kapelle.errors import KapelleError
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.plan.observed import Container, ObservedNetwork
 from kapelle.render import tables
 

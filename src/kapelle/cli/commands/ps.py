@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan.observed import Container
 from kapelle.render import containers as rows
 from kapelle.render import tables

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

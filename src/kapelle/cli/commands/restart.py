@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan import acts
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
 from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Notice
+from kapelle.light import TYPE_CHECKING
 from kapelle.plan import order
 from kapelle.plan.run import RunOptions
 from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer

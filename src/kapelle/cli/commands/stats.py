@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
+from kapelle.light import TYPE_CHECKING
 from kapelle.render import tables
 from kapelle.render.words import binary_size, size
 

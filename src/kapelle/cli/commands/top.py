@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args
+from kapelle.light import TYPE_CHECKING
 from kapelle.render import tables
 
 if TYPE_CHECKING:

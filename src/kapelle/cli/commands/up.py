@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kapelle.cli.bringup import CREATE_FLAGS, options_of, plan_with_images, tell_unsupported
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.events import Notice
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

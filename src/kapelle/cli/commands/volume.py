@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Command, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.events import Event
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.plan.observed import ObservedVolume
 from kapelle.render import tables
 

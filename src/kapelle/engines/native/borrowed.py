@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from kapelle.errors import EngineError
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.store import Store
 from kapelle.images.types import Image
+from kapelle.light import Any
 from kapelle.model.service import Service
 from kapelle.plan.observed import Container
 

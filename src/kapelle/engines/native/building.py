@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
 from kapelle.errors import ImageError, Position
@@ -12,6 +11,7 @@ from kapelle.events import Emit, Notice
 from kapelle.images import platforms
 from kapelle.images.build.context import BuildOptions
 from kapelle.images.types import Image
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 from kapelle.plan import steps

@@ -8,13 +8,13 @@ import select
 import time
 from threading import Lock
 from types import TracebackType
-from typing import Any
 
 from kapelle.engines.native import client, limits, messages, removal
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.launcher import APT_SETTING
 from kapelle.errors import EngineError
 from kapelle.images.types import RunRequest
+from kapelle.light import Any
 from kapelle.linux import caps, fsops
 from kapelle.state import store
 from kapelle.state.paths import Paths

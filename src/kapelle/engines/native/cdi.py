@@ -9,9 +9,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*=[A-Za-z0-9][\w.:-]*")

@@ -7,11 +7,10 @@ end everything. What can't be set is told: `create` answers with the keys and th
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from kapelle.engines.native import cgroup_tree as tree
 from kapelle.engines.native import devices, limits, pausing
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 Note = tuple[str, str]  # (compose key, why it is not honoured)
 

@@ -8,10 +8,10 @@ import os
 import select
 import sys
 import time
-from typing import Any
 
 from kapelle.engines.native import messages
 from kapelle.errors import EngineError
+from kapelle.light import Any
 from kapelle.linux import seqpacket
 from kapelle.linux.seqpacket import Seqpacket
 from kapelle.state import store

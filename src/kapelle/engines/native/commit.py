@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.engines.native import removal
 from kapelle.errors import EngineError, ImageError
@@ -16,6 +15,7 @@ from kapelle.images.store import Store
 from kapelle.images.tarread import Stream
 from kapelle.images.types import Image, RunRequest
 from kapelle.images.unpack import Unpacker
+from kapelle.light import Any
 from kapelle.model.service import Build
 from kapelle.plan.observed import Container
 from kapelle.state import store as files

@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
@@ -20,6 +19,7 @@ from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.tap import Tap
 from kapelle.errors import KapelleError
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 from kapelle.state import store

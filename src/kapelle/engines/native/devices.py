@@ -10,10 +10,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kapelle.engines.native import cgroup_tree as tree
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 ANY = -1
 RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")

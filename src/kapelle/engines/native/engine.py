@@ -11,7 +11,6 @@ import sys
 import time
 from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, secretplace, stopping, volumes
@@ -20,6 +19,7 @@ from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
 from kapelle.images.store import Store
 from kapelle.images.types import Image
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.linux import idmap, process
 from kapelle.model.project import FileSource, Project
 from kapelle.model.service import FileGrant, Service

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, LogLine
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux.seqpacket import Seqpacket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths

@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Any
 
 from kapelle.engines.native import messages, probes
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.probes import Probing
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from _thread import LockType, allocate_lock  # threading itself is not needed here
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from kapelle.events import Emit, Event, Notice, Progress
 from kapelle.images import offline
 from kapelle.images.store import Store
 from kapelle.images.types import Image
+from kapelle.light import TYPE_CHECKING
 from kapelle.model.project import Project
 from kapelle.plan import steps
 from kapelle.state.paths import Paths

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO
 
 from kapelle.engines.native import rung
 from kapelle.errors import EngineError, KapelleError
+from kapelle.light import Any, BinaryIO
 from kapelle.linux import fsops, process
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns

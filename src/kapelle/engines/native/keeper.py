@@ -24,10 +24,10 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, NoReturn
 
 from kapelle.engines.native import launcher, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
+from kapelle.light import Any, NoReturn
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process, seccomp
 from kapelle.state.paths import Paths

@@ -14,9 +14,9 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, NoReturn
 
 from kapelle.engines.native import devices, mapping, messages, users
+from kapelle.light import Any, NoReturn
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns

@@ -7,11 +7,10 @@ that what can't be written is told with its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from kapelle.engines.native.cdi import Node
 from kapelle.errors import Position
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.service import BlockIo, Service
 
 Limits = dict[str, Any]

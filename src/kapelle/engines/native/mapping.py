@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.engines.native import users
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux import idmap
 from kapelle.linux import mount as m
 

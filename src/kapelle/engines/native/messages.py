@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.linux import seqpacket
 from kapelle.linux.seqpacket import Socket
 

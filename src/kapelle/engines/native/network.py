@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
 
 from kapelle.engines.native import ipam, network_options, ports, uplink
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
@@ -23,7 +22,7 @@ from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, TypeVar
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort

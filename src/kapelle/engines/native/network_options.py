@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+
+from kapelle.light import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the supervisor has no use for them
     from kapelle.model.project import Network, Project

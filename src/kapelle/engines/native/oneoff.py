@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux.seqpacket import Seqpacket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths

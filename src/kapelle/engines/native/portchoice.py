@@ -7,12 +7,11 @@ that is not taken is published as the file says, but one that was moved once sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from kapelle.engines.native import ports
 from kapelle.engines.native.ports import PortSpec
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.model.project import Project
 from kapelle.model.service import Port, Service
 from kapelle.plan import steps

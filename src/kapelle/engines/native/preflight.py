@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kapelle.engines.native import foresight
 from kapelle.errors import EngineError, KapelleError, Mistakes, Position
+from kapelle.light import TYPE_CHECKING
 from kapelle.model.project import Project
 from kapelle.model.service import Mount, Service
 from kapelle.plan import steps

@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from kapelle.errors import EngineError
 from kapelle.events import Emit
+from kapelle.light import TYPE_CHECKING
 from kapelle.model.project import Project
 from kapelle.model.service import Hook, Service
 from kapelle.plan import steps

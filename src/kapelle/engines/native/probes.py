@@ -11,9 +11,9 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from kapelle.engines.native.loop import WRITE, Loop
+from kapelle.light import Any
 from kapelle.linux import inroot, namespaces, sockets
 
 Done = Callable[[int, bytes], None]  # exit code and output, as a program's

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from kapelle.engines.native.keeper_files import exit_code, read_exit
+from kapelle.light import Any
 from kapelle.linux import process
 from kapelle.plan.observed import Container, Endpoint, ObservedNetwork, PublishedPort
 from kapelle.state import store

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from kapelle.engines.native import secretplace
 from kapelle.engines.native import volumes as volumes_module
+from kapelle.light import Any
 from kapelle.state import store
 from kapelle.state.paths import Paths
 

@@ -11,10 +11,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from kapelle.engines.native import client, messages, records
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux import process
 from kapelle.state import store
 from kapelle.state.paths import Paths

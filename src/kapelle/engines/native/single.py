@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from kapelle.light import Any
 
 # Official images whose entry point starts as root only to own its folders and drop to this user (their documentation
 # allows `user:`, or the program runs well without root). By the last part of the image's name.

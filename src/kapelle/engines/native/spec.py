@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.engines.native import limits, network_options, security
 from kapelle.engines.native.cdi import Edits
 from kapelle.engines.native.volumes import is_anonymous
 from kapelle.images.types import Image
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
 from kapelle.model.project import Project

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from kapelle.engines.native import client
 from kapelle.errors import EngineError, Position
 from kapelle.events import Emit, Notice
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.model.project import Project
 from kapelle.plan.observed import Container
 

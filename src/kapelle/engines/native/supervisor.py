@@ -24,7 +24,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 from kapelle.engines.native import messages, rung, sharing
 from kapelle.engines.native.cgroups import ProjectCgroups
@@ -36,6 +35,7 @@ from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
+from kapelle.light import Any
 from kapelle.linux import process
 from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any
 
+from kapelle.light import Any
 from kapelle.state.paths import Paths
 
 

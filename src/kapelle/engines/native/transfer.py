@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from typing import BinaryIO
 
 from kapelle.errors import KapelleError
+from kapelle.light import BinaryIO
 from kapelle.linux import idmap
 
 

@@ -8,9 +8,9 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from kapelle.errors import KapelleError
+from kapelle.light import Any
 from kapelle.linux import mount as m
 
 _FLAGS = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from kapelle.errors import EngineError
+from kapelle.light import Any
 from kapelle.plan.observed import ObservedVolume
 from kapelle.state import store
 from kapelle.state.paths import Paths

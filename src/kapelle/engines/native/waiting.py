@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import select
 import time
-from typing import TYPE_CHECKING, Any
 
 from kapelle.engine import killed
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, Notice, Progress
+from kapelle.light import TYPE_CHECKING, Any
 from kapelle.linux import sockets
 from kapelle.model.project import Project
 from kapelle.plan import steps

@@ -13,9 +13,9 @@ import stat
 import subprocess
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from kapelle.errors import ImageError
+from kapelle.light import TYPE_CHECKING
 from kapelle.linux import idmap
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from kapelle.errors import ImageError, KapelleError, Position
 from kapelle.events import Emit, Progress
@@ -17,6 +16,7 @@ from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.build.state import COMMENT, StageState
 from kapelle.images.store import Store
 from kapelle.images.types import Image, Runner
+from kapelle.light import Any
 
 __all__ = ["BuildOptions", "build"]
 

@@ -9,9 +9,9 @@ import fcntl
 import hashlib
 import json
 import os
-from typing import Any
 
 from kapelle.errors import StateError
+from kapelle.light import Any
 from kapelle.linux import idmap
 from kapelle.state import store as files
 

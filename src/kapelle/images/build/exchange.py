@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from kapelle.errors import ImageError, KapelleError
 from kapelle.events import Emit, Notice
 from kapelle.images.store import Store
 from kapelle.images.types import Image
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 CONFIG_TYPE = "application/vnd.kapelle.buildcache.v1+json"
 IN_CONFIG = "org.kapelle.cache"  # of an image: [[key, diff-ID], …]

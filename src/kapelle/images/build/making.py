@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.images.build import exchange
 from kapelle.images.build.context import Context
 from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.state import StageState
+from kapelle.light import Any
 
 Make = Callable[[str, str], None]  # given the empty upper and work directories
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.images.build import copying
 from kapelle.images.build.rootfs import Rootfs
 from kapelle.images.store import Store
 from kapelle.images.types import Image
-from kapelle.light import NamedTuple
+from kapelle.light import BinaryIO, NamedTuple
 
 KINDS = ("local", "tar", "oci", "docker", "image", "registry")
 

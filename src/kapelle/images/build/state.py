@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from kapelle.images.build.cache import key_of
 from kapelle.images.types import Image
+from kapelle.light import Any
 
 COMMENT = "kapelle"  # of a history row that a build made
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.images.build import dockerfile, expand, making, owners, running, transfer
@@ -15,6 +14,7 @@ from kapelle.images.build.dockerfile import Instruction
 from kapelle.images.build.owners import ROOT
 from kapelle.images.build.sources import rootfs
 from kapelle.images.build.state import StageState
+from kapelle.light import Any
 
 Step = Callable[[Context, StageState, Instruction], None]
 Making = Callable[..., None]  # …, headline, *, fresh

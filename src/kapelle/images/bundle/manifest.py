@@ -11,11 +11,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.images import reference
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 VERSION = 1
 MOST_BYTES = 64 << 20

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
@@ -19,7 +18,7 @@ from kapelle.images.bundle import manifest as manifests
 from kapelle.images.bundle.manifest import Entry, Manifest, wrong
 from kapelle.images.bundle.write import ARTIFACT
 from kapelle.images.store import Store
-from kapelle.light import NamedTuple
+from kapelle.light import Any, BinaryIO, NamedTuple
 from kapelle.linux import files
 
 MARK = ".kapelle-bundle"  # in an extracted folder: the digest of its bundle's list

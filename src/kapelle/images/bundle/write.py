@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit
@@ -17,6 +16,7 @@ from kapelle.images import archive, layers, tarwrite
 from kapelle.images.bundle import manifest as manifests
 from kapelle.images.bundle.manifest import Manifest
 from kapelle.images.store import MANIFEST_TYPE, Store
+from kapelle.light import BinaryIO
 
 ARTIFACT = "application/vnd.kapelle.bundle.v1+json"
 _FILE = "application/octet-stream"

@@ -13,12 +13,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, TypeVar
 
 from kapelle.errors import ImageError, KapelleError, Position
 from kapelle.images.standins.archive import VERSIONS
 from kapelle.images.standins.pypi import NotThere
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple, TypeVar
 from kapelle.state import paths
 
 _LARGEST = 1 << 20

@@ -10,14 +10,13 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 from kapelle.errors import ImageError
 from kapelle.images import compression
 from kapelle.images.standins import control
 from kapelle.images.standins.tree import Tree
 from kapelle.images.tarread import FILE, SYMLINK, Reader, Stream
-from kapelle.light import NamedTuple
+from kapelle.light import BinaryIO, NamedTuple
 
 INFO = "var/lib/dpkg/info"
 STATUS = "var/lib/dpkg/status"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
+
+from kapelle.light import Any
 
 _PIECE = re.compile(r"(\D*)(\d*)")
 _RELATIONS = {

@@ -9,13 +9,12 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
 from kapelle.images import proxies, wire
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 _PIECE = 1 << 18
 _WORKERS = 6

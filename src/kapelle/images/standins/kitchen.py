@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Progress
@@ -12,7 +11,7 @@ from kapelle.images.standins import apt_settings, archive, control, deb, debian_
 from kapelle.images.standins.fetch import Fetcher
 from kapelle.images.standins.tree import Tree
 from kapelle.images.store import Store
-from kapelle.light import NamedTuple
+from kapelle.light import Any, NamedTuple
 
 # what the official slim images leave out of every package; later apt-get runs in the container do, too
 LEFT_OUT = (

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module, resources
-from typing import Any
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
@@ -29,6 +28,7 @@ from kapelle.images.standins.recipes import RECIPES
 from kapelle.images.standins.records import remembered
 from kapelle.images.store import Store
 from kapelle.images.types import Image
+from kapelle.light import Any
 
 # what people ask for and nobody can make of Debian's packages → what to take instead
 _INSTEAD = {

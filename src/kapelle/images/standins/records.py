@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from kapelle.images.store import Store
+from kapelle.light import Any
 
 
 def remembered(store: Store, kind: str, key: str) -> dict[str, Any] | None:
