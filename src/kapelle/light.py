@@ -1,7 +1,7 @@
 """What modules need of typing while they run, made in half the time: types are the type checker's matter.
 
-typing takes 2 ms to load, a tenth of `ps`; and its NamedTuple compiles each annotation, which for the seventy classes
-of an `up` takes longer than to plan it. Names that only annotations use are bare classes here.
+typing takes 2 ms to load, a tenth of `ps`. Its NamedTuple compiles each annotation and each class anew, which for the
+seventy classes of an `up` takes longer than to plan it. Names that only annotations use are bare classes here.
 """
 
 from __future__ import annotations
@@ -16,27 +16,64 @@ if TYPE_CHECKING:
     from typing import TextIO as TextIO
     from typing import TypeVar as TypeVar
 else:
-    from collections import namedtuple
+    from _collections import _tuplegetter  # what collections.namedtuple makes its fields of
+    from types import FunctionType
 
     Any = BinaryIO = NoReturn = TextIO = Protocol = object
 
     def TypeVar(name, *_constraints, **_more):
         return object
 
-    _OWN = frozenset(("__annotations__", "__dict__", "__module__", "__qualname__", "__slots__", "__weakref__"))
+    class _Tuple(tuple):
+        """What all tuple classes share (the methods of collections.namedtuple)."""
+
+        __slots__ = ()
+
+        @classmethod
+        def _make(cls, iterable):
+            made = tuple.__new__(cls, iterable)
+            if len(made) != len(cls._fields):
+                raise TypeError(f"Expected {len(cls._fields)} arguments, got {len(made)}")
+            return made
+
+        def _replace(self, /, **changed):
+            made = tuple.__new__(type(self), map(changed.pop, self._fields, self))
+            if changed:
+                raise ValueError(f"Got unexpected field names: {list(changed)!r}")
+            return made
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def __repr__(self):
+            shown = ", ".join(f"{field}={value!r}" for field, value in zip(self._fields, self, strict=True))
+            return f"{type(self).__name__}({shown})"
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+    _makers = {}  # number of fields → the code of a __new__ with so many
+
+    def _code(count):
+        if count not in _makers:
+            names = "".join(f"_{n}, " for n in range(count))
+            _makers[count] = eval(f"lambda _cls, {names}: _new(_cls, ({names}))").__code__
+        return _makers[count]
 
     class _Maker(type):
         """`class X(NamedTuple):` with fields, defaults and methods → a tuple class (typing.NamedTuple)."""
 
         def __new__(cls, name, _bases, space):
-            fields = space.get("__annotations__", {})
-            defaults = [space[field] for field in fields if field in space]
-            made = namedtuple(name, fields, defaults=defaults, module=space["__module__"])
-            made.__annotations__ = fields
-            made.__qualname__ = space["__qualname__"]
-            for key, value in space.items():
-                if key not in _OWN and key not in fields:
-                    setattr(made, key, value)
-            return made
+            fields = tuple(space.setdefault("__annotations__", {}))
+            defaults = tuple(space[field] for field in fields if field in space)
+            code = _code(len(fields)).replace(co_varnames=("_cls", *fields))
+            for index, field in enumerate(fields):
+                space[field] = _tuplegetter(index, "")
+            space["__new__"] = FunctionType(code, _space, "__new__", defaults)
+            space["__match_args__"] = space["_fields"] = fields
+            space["_field_defaults"] = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
+            space["__slots__"] = ()
+            return type(name, (_Tuple,), space)
 
+    _space = {"_new": tuple.__new__, "__builtins__": {}, "__name__": __name__}
     NamedTuple = type.__new__(_Maker, "NamedTuple", (), {})
