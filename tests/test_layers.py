@@ -14,10 +14,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "kapelle"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "light": set(),
-    "sha": set(),
     "events": {"errors"},
     "model": {"errors"},
-    "compose": {"errors", "sha", "events", "model"},
+    "compose": {"errors", "events", "model"},
     "plan": {"errors", "model"},
     "linux": {"errors"},
     "state": {"errors", "model", "events"},
@@ -27,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": set(),
     "render": {"errors", "events", "model", "plan"},
 }
-FOR_ALL = {"light"}  # a faster spelling of what typing has
+FOR_ALL = {"light"}  # a faster spelling of some of the standard library
 EDGE = {"cli", "shim", "__main__"}
 # module -> the only packages that may import it, and what of it
 ONLY_IN: dict[str, set[str]] = {

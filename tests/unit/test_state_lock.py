@@ -11,7 +11,7 @@ import pytest
 
 from kapelle.errors import StateError
 from kapelle.events import Event, Notice
-from kapelle.state.lock import project_lock
+from kapelle.state.lock import ProjectLock
 from kapelle.state.paths import find
 
 
@@ -26,10 +26,10 @@ def test_a_second_command_waits_and_hears_who_it_waits_for(tmp_path: Path) -> No
         told.set()
 
     def second() -> None:
-        with project_lock(paths, "demo", tell, "down"):
+        with ProjectLock(paths, "demo", tell, "down"):
             order.append("second")
 
-    with project_lock(paths, "demo", None, "up"):
+    with ProjectLock(paths, "demo", None, "up"):
         thread = threading.Thread(target=second)
         thread.start()
         assert told.wait(10)
@@ -41,13 +41,13 @@ def test_a_second_command_waits_and_hears_who_it_waits_for(tmp_path: Path) -> No
 
 def test_another_project_does_not_wait(tmp_path: Path) -> None:
     paths = find({"KAP_HOME": str(tmp_path)})
-    with project_lock(paths, "one"), project_lock(paths, "two"):
+    with ProjectLock(paths, "one"), ProjectLock(paths, "two"):
         assert sorted(os.listdir(paths.projects)) == ["one", "two"]
 
 
 def test_the_lock_is_let_go_of_after_an_error(tmp_path: Path) -> None:
     paths = find({"KAP_HOME": str(tmp_path)})
-    with pytest.raises(ZeroDivisionError), project_lock(paths, "demo"):
+    with pytest.raises(ZeroDivisionError), ProjectLock(paths, "demo"):
         raise ZeroDivisionError
     fd = os.open(f"{paths.project('demo')}/lock", os.O_RDWR)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,6 +58,6 @@ def test_a_place_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StateError, match="can't make the folder"),
-        project_lock(find({"KAP_HOME": str(tmp_path / "file")}), "demo"),
+        ProjectLock(find({"KAP_HOME": str(tmp_path / "file")}), "demo"),
     ):
         pass

@@ -7,7 +7,6 @@ started and then waits for ends and for Ctrl-C, so that a signal is never held u
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from kapelle.cli.bringup import before_start, plan_with_images, starting
 from kapelle.cli.flags import Args
 from kapelle.engine import executor
 from kapelle.events import Event, LogLine, Progress
-from kapelle.light import TYPE_CHECKING, NamedTuple
+from kapelle.light import TYPE_CHECKING, NamedTuple, signal
 from kapelle.plan import acts, order
 from kapelle.plan.graph import Plan
 from kapelle.plan.observed import Container

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Notice
-from kapelle.light import TYPE_CHECKING, Any
+from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from kapelle.errors import KapelleError, UsageError
 from kapelle.light import TYPE_CHECKING, Any, TextIO
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
     from kapelle.render.plain import Renderer
+    from kapelle.state.lock import NoLock, ProjectLock
 
 _KINDS = ("auto", "tty", "plain", "json", "quiet", "none", "rawjson")
 
@@ -184,16 +184,11 @@ class Context:
                 return False
             directory = parent
 
-    @contextmanager
-    def locked(self, project: str) -> Iterator[None]:
+    def locked(self, project: str) -> ProjectLock | NoLock:
         """Hold the project for a command that changes it. A dry run changes nothing and waits for nobody."""
-        if self.dry_run:
-            yield
-            return
-        from kapelle.state.lock import project_lock
+        from kapelle.state.lock import NoLock, ProjectLock
 
-        with project_lock(self.paths, project, self.emit, self.command):
-            yield
+        return NoLock() if self.dry_run else ProjectLock(self.paths, project, self.emit, self.command)
 
     # ---- the engine ----------------------------------------------------------------------------------------
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import stat
 
 from kapelle.errors import KapelleError
-from kapelle.light import TYPE_CHECKING
+from kapelle.light import TYPE_CHECKING, signal
 
 if TYPE_CHECKING:
     from threading import Thread

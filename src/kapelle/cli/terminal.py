@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import struct
 import termios
 import tty
+
+from kapelle.light import signal
 
 _DETACH = b"\x10\x11"  # ctrl-p ctrl-q
 

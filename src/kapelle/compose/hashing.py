@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 
-from kapelle.light import Any
-from kapelle.sha import sha256_hex
+from kapelle.light import Any, jsontext
+from kapelle.light.sha import sha256_hex
 
 # Settings that don't touch a container that is there: it need not be replaced for them.
 _LEFT_OUT = frozenset(("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach"))
@@ -17,7 +16,7 @@ _DEPLOYED = ("resources", "restart_policy")
 
 def digest(tree: Any) -> str:
     """64 hex digits of a tree, whatever the order of its keys."""
-    return sha256_hex(json.dumps(tree, sort_keys=True, separators=(",", ":"), default=str).encode())
+    return sha256_hex(jsontext.dumps(tree, sort=True, default=str).encode())
 
 
 def effective(service: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Source:
 
 
 def digest(data: bytes) -> str:
-    from kapelle.sha import sha256_hex
+    from kapelle.light.sha import sha256_hex
 
     return sha256_hex(data)
 

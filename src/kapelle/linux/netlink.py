@@ -6,11 +6,10 @@ rtnetlink (`route`) and nf_tables (`nft`) pack their own bodies; here are only f
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12

@@ -5,11 +5,10 @@ Source: linux/netfilter/nf_tables.h. A batch is a transaction: all of it happens
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Sequence
 
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 from kapelle.linux.netlink import (
     ACK,
     APPEND,

@@ -5,10 +5,9 @@ Every function that changes something returns a message, so that a caller sends 
 
 from __future__ import annotations
 
-import socket
 import struct
 
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 from kapelle.linux.netlink import (
     CREATE,
     EXCL,

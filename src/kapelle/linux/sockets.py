@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 from collections.abc import Iterator
 
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 from kapelle.linux import namespaces
 
 IP_PKTINFO = 8

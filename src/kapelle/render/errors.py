@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from kapelle.errors import KapelleError, Mistakes, Position
+from kapelle.light import jsontext
 
 
 def text(error: KapelleError, cwd: Callable[[], str] = os.getcwd) -> str:
@@ -36,8 +37,6 @@ def text(error: KapelleError, cwd: Callable[[], str] = os.getcwd) -> str:
 
 def as_json(error: KapelleError) -> str:
     """One object a line: Compose's two fields (error, message), then ours."""
-    import json
-
     if isinstance(error, Mistakes):
         return "".join(as_json(mistake) for mistake in error.mistakes)
     value: dict[str, object] = {"error": True, "message": error.what, "code": error.code}
@@ -49,7 +48,7 @@ def as_json(error: KapelleError) -> str:
         value["details"] = [{"label": label, "text": row} for label, row in error.details]
     if error.hint:
         value["hint"] = error.hint
-    return json.dumps(value, ensure_ascii=False) + "\n"
+    return jsontext.dumps(value, ascii_only=False, compact=False) + "\n"
 
 
 def shown(where: Position, cwd: Callable[[], str] = os.getcwd) -> str:

@@ -5,11 +5,10 @@ Our own additions: `because` (the step's cause), and notices, build lines and co
 
 from __future__ import annotations
 
-import json
 from _thread import allocate_lock
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
-from kapelle.light import Any, TextIO
+from kapelle.light import Any, TextIO, jsontext
 from kapelle.render.plain import KINDS
 
 
@@ -23,7 +22,7 @@ class JsonRenderer:
         value = as_object(event)
         if self.dry_run:
             value = {"dry-run": True, **value}
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = jsontext.dumps(value, ascii_only=False)
         with self._lock:
             self.stream.write(text + "\n")
             self.stream.flush()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from kapelle.errors import StateError
 from kapelle.events import Emit, Notice
@@ -17,26 +15,48 @@ _QUIET = 0.3  # seconds of waiting that nobody needs to hear about
 _PACE = 0.05
 
 
-@contextmanager
-def project_lock(paths: Paths, name: str, emit: Emit | None = None, command: str = "") -> Iterator[None]:
-    """Hold the project's lock (flock(2): the kernel lets go of it when the holder dies, however it dies).
+class ProjectLock:
+    """`with ProjectLock(…)`: the project is ours (flock(2): the kernel lets go when the holder dies, however it dies).
 
     While another command holds it, one Notice names that command after 0.3 s. StateError when the folder can't be
     made or written.
     """
-    directory = paths.project(name)
-    store.make_directory(directory)
-    path = f"{directory}/lock"
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise StateError(f"can't open {path}: {e.strerror}", hint="make it writable, or set KAP_HOME=/path") from None
-    try:
-        _take(fd, name, emit)
-        _sign(fd, command)
-        yield
-    finally:
-        os.close(fd)
+
+    def __init__(self, paths: Paths, name: str, emit: Emit | None = None, command: str = "") -> None:
+        self._directory = paths.project(name)
+        self._name = name
+        self._emit = emit
+        self._command = command
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        store.make_directory(self._directory)
+        path = f"{self._directory}/lock"
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise StateError(
+                f"can't open {path}: {e.strerror}", hint="make it writable, or set KAP_HOME=/path"
+            ) from None
+        try:
+            _take(self._fd, self._name, self._emit)
+            _sign(self._fd, self._command)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class NoLock:
+    """What changes nothing waits for nobody."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
 def _take(fd: int, name: str, emit: Emit | None) -> None:

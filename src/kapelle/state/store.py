@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from _thread import get_ident
 
 from kapelle.errors import StateError
-from kapelle.light import Any
+from kapelle.light import Any, jsontext
 
 _TRIES = 20  # to empty a folder that somebody still writes to
 
@@ -31,7 +30,7 @@ def make_directory(path: str, mode: int = 0o700) -> None:
 
 def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
     """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
-    data = json.dumps(value, separators=(",", ":")).encode()
+    data = jsontext.dumps(value).encode()
     temporary = f"{path}.{os.getpid()}-{get_ident()}.tmp"  # threads may write the same file
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -60,7 +59,7 @@ def read_json(path: str) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return json.loads(data)
+        return jsontext.loads(data)
     except ValueError:
         raise StateError(f"{path} is damaged", hint="remove the file, then run the command again") from None
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
-from kapelle.light import TYPE_CHECKING, Any
+from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
-    from kapelle.linux.seqpacket import Seqpacket
+    from kapelle.light import socket
 
 NAME = "attach"
 HELP = "connect the terminal to the main process of a running container"
@@ -65,7 +64,7 @@ def run(context: Context, args: Args) -> int:
     return _code(sock, container.id)
 
 
-def _code(sock: Seqpacket, container_id: str) -> int:
+def _code(sock: socket.socket, container_id: str) -> int:
     from kapelle.engines.native import client, messages
 
     told, _ = messages.receive(sock)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
-from kapelle.light import TYPE_CHECKING
+from kapelle.light import TYPE_CHECKING, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context

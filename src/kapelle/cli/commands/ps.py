@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
-from kapelle.light import TYPE_CHECKING
+from kapelle.light import TYPE_CHECKING, jsontext
 from kapelle.plan.observed import Container
 from kapelle.render import containers as rows
 from kapelle.render import tables
@@ -76,10 +76,8 @@ def _text(form: str, shown: Sequence[Container], *, truncate: bool) -> str:
     if form == "table":
         return tables.table(rows.COLUMNS, (rows.row(c, now, truncate=truncate) for c in shown))
     if form == "json":
-        import json
-
         objects = (rows.fields(c, now, truncate=truncate) for c in shown)
-        return "".join(json.dumps(o, ensure_ascii=False, separators=(",", ":")) + "\n" for o in objects)
+        return "".join(jsontext.dumps(o, ascii_only=False) + "\n" for o in objects)
     from kapelle.render.gotemplate import listing
 
     labels = [dict(c.labels) for c in shown]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
@@ -11,7 +10,7 @@ from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import UsageError
 from kapelle.events import Notice
-from kapelle.light import TYPE_CHECKING
+from kapelle.light import TYPE_CHECKING, signal
 from kapelle.plan import order
 from kapelle.plan.run import RunOptions
 from kapelle.plan.steps import CreateContainer, RemoveContainer, StartContainer

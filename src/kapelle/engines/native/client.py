@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import select
 import sys
@@ -11,18 +10,16 @@ import time
 
 from kapelle.engines.native import messages
 from kapelle.errors import EngineError
-from kapelle.light import Any
-from kapelle.linux import seqpacket
-from kapelle.linux.seqpacket import Seqpacket
+from kapelle.light import Any, jsontext, socket
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _PATIENCE = 20.0  # seconds for a supervisor to come back after it was killed
 
 
-def connect(paths: Paths, project: str) -> Seqpacket | None:
+def connect(paths: Paths, project: str) -> socket.socket | None:
     """A connection to the running supervisor, or None when there is none."""
-    sock = seqpacket.made()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(_address(paths, project))
     except (FileNotFoundError, ConnectionRefusedError):
@@ -47,7 +44,7 @@ def _address(paths: Paths, project: str) -> str:
 _held: list[int] = []  # folders held open for long socket paths, for the life of the command
 
 
-def ensure(paths: Paths, project: str, *, strict: bool = False) -> Seqpacket:
+def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:
     """A connection to the supervisor; starts keeper and supervisor when there is none."""
     sock = connect(paths, project)
     if sock is not None:
@@ -77,7 +74,7 @@ def ensure(paths: Paths, project: str, *, strict: bool = False) -> Seqpacket:
 def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     """Start a keeper with the listening socket, so that nobody has to wait for it to listen."""
     run_dir = paths.project_run(project)
-    listening = seqpacket.made()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         os.unlink(f"{run_dir}/socket")
     except FileNotFoundError:
@@ -110,7 +107,7 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
         os.set_inheritable(3, True)
         file_actions.pop()
     os.posix_spawn(
-        python, [*argv, json.dumps(settings)], environment, file_actions=file_actions, setsid=True,
+        python, [*argv, jsontext.dumps(settings)], environment, file_actions=file_actions, setsid=True,
         setsigmask=(), setsigdef=[n for n in range(1, 32) if n not in (9, 19)],
     )  # fmt: skip
     os.close(null)
@@ -149,7 +146,7 @@ def ask(
     *,
     start: bool = True,
     strict: bool = False,
-) -> tuple[Seqpacket | None, dict[str, Any], list[int]]:
+) -> tuple[socket.socket | None, dict[str, Any], list[int]]:
     """Ask and keep the connection: (socket, first answer, descriptors with it); (None, {}, []) without a supervisor.
 
     A supervisor that is killed before it answers is asked again when it is back.

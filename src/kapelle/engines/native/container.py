@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import select
-import signal
-import socket
 import time
 from collections.abc import Callable
 
@@ -19,7 +16,7 @@ from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.tap import Tap
 from kapelle.errors import KapelleError
-from kapelle.light import TYPE_CHECKING, Any
+from kapelle.light import TYPE_CHECKING, Any, jsontext, signal, socket
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 from kapelle.state import store
@@ -132,7 +129,7 @@ class Container:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("launch", os.MFD_CLOEXEC)
         try:
-            os.write(memory, json.dumps(spec).encode())
+            os.write(memory, jsontext.dumps(spec).encode())
             message: dict[str, Any] = {"op": "launch", "exit": f"{self.directory}/exit"}
             pid_mode = spec["namespaces"]["pid"]
             if pid_mode == "host":

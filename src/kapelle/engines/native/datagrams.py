@@ -4,13 +4,12 @@ from the supervisor's own sockets; the answers are put back as packets. IPv4 (RF
 
 from __future__ import annotations
 
-import socket
 import struct
 import time
 from collections.abc import Callable
 
 from kapelle.engines.native.loop import Loop, Timer
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 
 _BURST = 64
 _FLOWS = 1024

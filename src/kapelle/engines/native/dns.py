@@ -6,13 +6,12 @@ upstream (`dnsforward`). A name that a stopped container had is known to be nobo
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Callable, Iterable
 
 from kapelle.engines.native import dnswire as wire
 from kapelle.engines.native.loop import Loop
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 
 ADDRESS = ("127.0.0.11", 53)
 _BURST = 32  # questions served per turn of one socket, so that one asker can't hold the others up

@@ -6,13 +6,13 @@ resolv.conf is read again when it changes (VPNs, DHCP). Each question leaves fro
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import time
 from collections.abc import Callable
 
 from kapelle.engines.native import dnswire as wire
 from kapelle.engines.native.loop import READ, WRITE, Loop, Timer
+from kapelle.light import socket
 
 _TIMEOUT = 2.0  # seconds for one server
 _ROUNDS = 2

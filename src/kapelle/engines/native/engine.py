@@ -31,7 +31,7 @@ from kapelle.state.paths import Paths
 if TYPE_CHECKING:
     from kapelle.engines.native.cdi import Edits
     from kapelle.engines.native.portchoice import Choice
-    from kapelle.linux.seqpacket import Seqpacket
+    from kapelle.light import socket
 
 _LAST_LINES = 5
 
@@ -52,7 +52,7 @@ class NativeEngine:
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
         self._turns: dict[str, Any] = {}  # service → lock, for its pre_start hooks
-        self._held: Seqpacket | None = None  # a connection that keeps the supervisor for this command
+        self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
             steps.PullImage: self._pull,
             steps.BuildImage: self._build,

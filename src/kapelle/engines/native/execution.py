@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from kapelle.engines.native import client, messages
 from kapelle.errors import EngineError
 from kapelle.events import Emit, LogLine
-from kapelle.light import Any, NamedTuple
-from kapelle.linux.seqpacket import Seqpacket
+from kapelle.light import Any, NamedTuple, socket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 
@@ -19,7 +18,7 @@ class Process(NamedTuple):
 
     pid: int
     terminal: int
-    sock: Seqpacket
+    sock: socket.socket
 
     def wait(self) -> int:
         """The exit code, once it has ended. EngineError (126, 127) when the program could not be run."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import time
 
 from kapelle.engines.native import messages, probes
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.probes import Probing
-from kapelle.light import TYPE_CHECKING, Any
+from kapelle.light import TYPE_CHECKING, Any, signal, socket
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 

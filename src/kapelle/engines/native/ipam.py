@@ -5,11 +5,10 @@ The `ipaddress` module is not used: its import costs as much as the rest of the 
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator
 
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 
 
 class Subnet(NamedTuple):

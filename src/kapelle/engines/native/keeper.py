@@ -17,17 +17,14 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import select
-import signal
-import socket
 import sys
 import time
 
 from kapelle.engines.native import launcher, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
-from kapelle.light import Any, NoReturn
+from kapelle.light import Any, NoReturn, jsontext, signal, socket
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process, seccomp
 from kapelle.state.paths import Paths
@@ -37,7 +34,7 @@ _RESTARTS_PER_MINUTE = 20
 
 def main() -> None:
     """From keeper_start, once the interpreter is out of reach."""
-    settings = json.loads(sys.argv[1])
+    settings = jsontext.loads(sys.argv[1])
     process.set_name("kap-keeper")
     for name in ("HOME", "PATH", "LANG"):  # nothing of the caller's environment is ours to hand on
         os.environ.setdefault(name, "/")
@@ -229,7 +226,7 @@ class Keeper:
         """In the child: what was asked for."""
         spec_fd, sync_fd, *stdio = fds
         sync = socket.socket(fileno=sync_fd)
-        spec = json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+        spec = jsontext.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
         if message["op"] == "join":
             launcher.join(spec, sync, stdio, pidfd)
         launcher.launch(spec, sync, stdio)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
-import socket
 import struct
 from collections.abc import Callable
 
 from kapelle.engines.native import devices, mapping, messages, users
-from kapelle.light import Any, NoReturn
+from kapelle.light import Any, NoReturn, signal, socket
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns

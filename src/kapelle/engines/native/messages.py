@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import os
+from struct import pack, unpack
 
-from kapelle.light import Any
-from kapelle.linux import seqpacket
-from kapelle.linux.seqpacket import Socket
+from kapelle.light import Any, jsontext, socket
 
 LIMIT = 200_000  # bytes; net.core.wmem_default is 212992 on every kernel we saw
+_MAX_FDS = 64
 
 Message = dict[str, Any]
 
 
-def send(sock: Socket, message: Message, fds: tuple[int, ...] = ()) -> None:
+def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send one message. Raises OSError (EPIPE, EMSGSIZE …)."""
-    seqpacket.send(sock, json.dumps(message, separators=(",", ":")).encode(), fds)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
+    sock.sendmsg([jsontext.dumps(message).encode()], ancillary, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: Socket) -> tuple[Message | None, list[int]]:
+def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
     """The next message and the descriptors with it; (None, []) when the other side is gone.
 
     A datagram that is not a JSON object counts as an empty message: nobody else may write to these sockets,
     and a bad one must not take the receiver down.
     """
+    fds: list[int] = []
     try:
-        data, fds = seqpacket.receive(sock, LIMIT)
+        data, ancillary, _, _ = sock.recvmsg(LIMIT, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None, []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            count = len(payload) // 4
+            fds += unpack(f"{count}i", payload[: count * 4])
     if not data:
         for fd in fds:
             os.close(fd)
         return None, []
     try:
-        message = json.loads(data)
+        message = jsontext.loads(data)
     except ValueError:
         message = {}
     return (message if isinstance(message, dict) else {}), fds

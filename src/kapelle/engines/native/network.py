@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kapelle.engines.native import ipam, network_options, ports, uplink
@@ -22,7 +21,7 @@ from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple, TypeVar
+from kapelle.light import NamedTuple, TypeVar, socket
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort

@@ -7,8 +7,7 @@ import os
 from kapelle.engines.native import client, messages
 from kapelle.engines.native.records import containers
 from kapelle.errors import EngineError
-from kapelle.light import Any, NamedTuple
-from kapelle.linux.seqpacket import Seqpacket
+from kapelle.light import Any, NamedTuple, socket
 from kapelle.plan.observed import Container
 from kapelle.state.paths import Paths
 
@@ -16,7 +15,7 @@ from kapelle.state.paths import Paths
 class Started(NamedTuple):
     container: Container
     terminal: int  # master of its terminal; -1 without one
-    sock: Seqpacket  # holds the supervisor; tells the end
+    sock: socket.socket  # holds the supervisor; tells the end
     notes: tuple[tuple[str, str], ...] = ()  # (compose key, why it is not honoured)
 
     def wait(self) -> int:

@@ -6,8 +6,8 @@ A parent that watches its children notices (waitpid(2), WUNTRACED), which a free
 from __future__ import annotations
 
 import os
-import signal
 
+from kapelle.light import signal
 from kapelle.linux import process
 
 _ROUNDS = 50  # a process may fork while we look; each round stops what it sees, and what is stopped does not fork

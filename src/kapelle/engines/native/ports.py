@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import time
 from collections.abc import Iterable, Sequence
 
 from kapelle.engines.native import witness
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple
+from kapelle.light import NamedTuple, socket
 from kapelle.linux import process, sockets
 
 ANY4, ANY6 = "0.0.0.0", "::"

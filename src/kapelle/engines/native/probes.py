@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable
 
 from kapelle.engines.native.loop import WRITE, Loop
-from kapelle.light import Any
+from kapelle.light import Any, socket
 from kapelle.linux import inroot, namespaces, sockets
 
 Done = Callable[[int, bytes], None]  # exit code and output, as a program's

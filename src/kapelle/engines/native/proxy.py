@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 import time
 from collections.abc import Callable
 
 from kapelle.engines.native.loop import READ, WRITE, Loop
+from kapelle.light import socket
 from kapelle.linux import sockets
 
 Connect = Callable[[int, int], socket.socket]  # (family, kind) → a non-blocking socket in the project's namespace

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-
 from kapelle.errors import KapelleError
+from kapelle.light import signal
 
 
 def signal_number(name: str) -> int:

@@ -15,12 +15,9 @@ Requests (engines.native.messages), one answer each unless said:
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import select
-import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -35,7 +32,7 @@ from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
-from kapelle.light import Any
+from kapelle.light import Any, jsontext, signal, socket
 from kapelle.linux import process
 from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store
@@ -201,7 +198,7 @@ class Supervisor:
                 continue  # closed just now
             settings["fds"][name] = fd
         argv = list(self.settings["argv"])
-        argv[-1] = json.dumps(settings)
+        argv[-1] = jsontext.dumps(settings)
         os.execve(argv[0], argv, {**os.environ, PROTECTED: "1"})
 
     def _has_door(self) -> bool:
@@ -482,7 +479,7 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("join", os.MFD_CLOEXEC)
         try:
-            os.write(memory, json.dumps(spec).encode())
+            os.write(memory, jsontext.dumps(spec).encode())
             message = {"op": "join", "target": container.pid, "host_pid": launch["namespaces"]["pid"] == "host"}
             pid = self.keeper.fork(message, (memory, theirs.fileno(), *([] if spec["tty"] else streams)))
         except BaseException:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
-from kapelle.light import Any
+from kapelle.light import Any, jsontext
 from kapelle.state.paths import Paths
 
 
@@ -19,7 +18,7 @@ def append_event(paths: Paths, project: str, intent: dict[str, Any], action: str
         "action": action[:1000],
         "attributes": {"name": intent["name"], "image": intent["image"], **attributes},
     }
-    data = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    data = jsontext.dumps(row).encode() + b"\n"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:
         fd = os.open(f"{paths.project(project)}/events.jsonl", flags, 0o600)

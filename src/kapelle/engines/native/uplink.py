@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import zlib
 from collections.abc import Iterable, Iterator
 
 from kapelle.engines.native import ipam
 from kapelle.engines.native.ipam import Subnet
 from kapelle.errors import EngineError
+from kapelle.light import socket
 from kapelle.linux import namespaces, nft, route
 from kapelle.linux.netlink import Message, Netlink
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import struct
 from collections.abc import Callable, Iterable
 
@@ -20,6 +19,7 @@ from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.proxy import TcpProxy
 from kapelle.engines.native.uplink import INSIDE, POOLS, mark_of, sysctl
 from kapelle.errors import EngineError
+from kapelle.light import socket
 from kapelle.linux import namespaces, nft, route, sockets
 from kapelle.linux.netlink import Netlink
 

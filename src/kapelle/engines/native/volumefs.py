@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterable, Mapping
 
 from kapelle.errors import KapelleError
-from kapelle.light import Any
+from kapelle.light import Any, socket
 from kapelle.linux import mount as m
 
 _FLAGS = {

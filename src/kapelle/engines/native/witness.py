@@ -6,11 +6,9 @@ nobody could say who holds a port. It ends with the command: its end of the sock
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import socket
 
+from kapelle.light import jsontext, signal, socket
 from kapelle.linux import process, sockets
 
 _asking: list[socket.socket] = []
@@ -37,7 +35,7 @@ def _serve(sock: socket.socket) -> None:
         asked = sock.recv(65536)
         if not asked:
             return
-        sock.send(json.dumps(list(sockets.holders(set(json.loads(asked))).items())).encode())
+        sock.send(jsontext.dumps(list(sockets.holders(set(jsontext.loads(asked))).items())).encode())
 
 
 def holders(inodes: set[int]) -> dict[int, int]:
@@ -45,7 +43,7 @@ def holders(inodes: set[int]) -> dict[int, int]:
     if not _asking:
         return sockets.holders(inodes)
     try:
-        _asking[0].send(json.dumps(sorted(inodes)).encode())
-        return dict(json.loads(_asking[0].recv(65536)))
+        _asking[0].send(jsontext.dumps(sorted(inodes)).encode())
+        return dict(jsontext.loads(_asking[0].recv(65536)))
     except (OSError, ValueError):
         return {}
