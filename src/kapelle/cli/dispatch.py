@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # without the enumerations of signal, which cost a millisecond
 import os
 import sys
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from types import ModuleType
 
 from kapelle.cli.flags import Args, Command, Flag, parse
 from kapelle.errors import KapelleError, UsageError
-from kapelle.light import TYPE_CHECKING
+from kapelle.light import TYPE_CHECKING, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
@@ -122,8 +121,8 @@ COMMON_FLAGS = (
 def run(words: list[str]) -> int:
     """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
     context: Context | None = None
-    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_IGN:  # as a script's shell gives it to what it starts with &
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's shell gives it to what it starts with &
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         options = parse(GLOBAL_FLAGS, words, stop_at_first=True)
         from kapelle.cli.context import Context
@@ -214,11 +213,10 @@ def command(verb: str) -> ModuleType:
     """The verb's module. UsageError when there is no such command."""
     name = COMMANDS.get(ALIASES.get(verb, verb))
     if name is not None:
-        from importlib import import_module
-
         path = f"kapelle.cli.commands.{name}"
         try:
-            return import_module(path)
+            __import__(path)
+            return sys.modules[path]
         except ModuleNotFoundError as e:
             if e.name != path:
                 raise

@@ -6,11 +6,10 @@ Mistakes are collected with their places; the walk goes on, so that several are 
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable
 
 from kapelle.compose import short, units
-from kapelle.compose.keys import DISTINCT, NAME, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
+from kapelle.compose.keys import DISTINCT, NAME_CHARACTERS, PATTERNS, RANGES, ROOT, TOP_LEVEL, Node
 from kapelle.compose.merge import distinct
 from kapelle.compose.scalars import Timestamp, float_text
 from kapelle.compose.tree import Map, Seq, as_seq, path_text, position
@@ -19,7 +18,6 @@ from kapelle.light import Any
 
 _TRUE = ("true", "y", "yes", "on")
 _FALSE = ("false", "n", "no", "off")
-_NAMES = re.compile(NAME).match
 _MAY_BE_UNSET = ("environment", "args")  # a name alone stands for the caller's value; elsewhere for ""
 
 
@@ -85,7 +83,11 @@ def _fixed(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Map:
         if item is None and not _keeps_null(node, below):
             out.put(key, None, at)  # an earlier file may have its value; `blanks` has the last word
             continue
-        if below is node.name and (len(path) == 1 or path[-1:] == ("depends_on",)) and not _NAMES(key):
+        if (
+            below is node.name
+            and (len(path) == 1 or path[-1:] == ("depends_on",))
+            and not NAME_CHARACTERS.issuperset(key or " ")
+        ):
             walk.wrong(path, f"additional properties '{key}' not allowed", at, "names hold letters, digits, . _ and -")
             continue
         out.put(key, _value(walk, below, item, at, (*path, key)), at)
@@ -134,6 +136,8 @@ def _value(walk: Walk, node: Node, value: Any, mark: Any, path: Path) -> Any:
             kept = [n for n, item in enumerate(found) if item]
             found = Seq([found[n] for n in kept], [found.at[n] for n in kept])
     elif key.path in PATTERNS and isinstance(value, str):
+        import re
+
         if not re.search(PATTERNS[key.path], value):
             walk.wrong(path, f"'{value}' does not match pattern '{PATTERNS[key.path]}'", mark)
     elif key.path in RANGES and isinstance(value, (int, float)):

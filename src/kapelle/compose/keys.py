@@ -433,6 +433,7 @@ DISTINCT = frozenset(
 """Lists that may not hold a thing twice."""
 
 NAME = "^[a-zA-Z0-9._-]+$"
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 """What services, networks, volumes, configs, secrets and models may be called."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kapelle.light import Any
 
+_QUOTING = frozenset("\"'\\")
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 
 
@@ -147,6 +148,8 @@ def host(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """A command as a shell would split it, without a shell: quotes and backslashes."""
+    if text.isascii() and text.isprintable() and not _QUOTING & set(text):
+        return text.split()
     import shlex
 
     try:

@@ -6,8 +6,6 @@ fast commands import this module.
 
 from __future__ import annotations
 
-import re
-
 from kapelle.errors import ImageError
 from kapelle.light import NamedTuple
 
@@ -16,11 +14,13 @@ DEFAULT_TAG = "latest"
 _OLD_DEFAULTS = ("index.docker.io", "registry-1.docker.io")
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
-_PATH_PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
+_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_SMALL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_WORD = _SMALL | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+_TAG = _WORD | frozenset(".-")
+_HEX = frozenset("0123456789abcdef")
 _LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
@@ -56,19 +56,19 @@ def parse(text: str) -> Reference:
     if "@" in rest:
         rest, _, digest = rest.partition("@")
         algorithm, _, value = digest.partition(":")
-        if not _DIGEST.fullmatch(digest) or len(value) != _LENGTHS.get(algorithm, len(value)):
+        if not _matches(_DIGEST, digest) or len(value) != _LENGTHS.get(algorithm, len(value)):
             raise _malformed(text, f'"{digest}" is not a digest', "a digest reads sha256: and 64 hexadecimal digits")
     tag = ""
     head, colon, last = rest.rpartition(":")
     if colon and "/" not in last:
         rest, tag = head, last
-        if not _TAG.fullmatch(tag):
+        if not _is_tag(tag):
             why = f'"{tag}" is not a tag' if tag else "the tag after the colon is empty"
             raise _malformed(text, why, "a tag has letters, digits, _ . - and at most 128 characters")
     first, slash, path = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first.lower() != first):
         registry = first
-        if not _HOST.fullmatch(registry):
+        if not _matches(_HOST, registry):
             raise _malformed(text, f'"{registry}" is not a registry\'s host name', "")
     else:
         registry, path = DEFAULT_REGISTRY, rest
@@ -77,15 +77,15 @@ def parse(text: str) -> Reference:
     if not path:
         raise _malformed(text, "the name is empty", "name an image such as redis:7")
     if registry == DEFAULT_REGISTRY and "/" not in path:
-        if _HEX64.fullmatch(path):
+        if len(path) == 64 and _HEX.issuperset(path):
             raise _malformed(text, "64 hexadecimal digits are an image ID, not a name", f"write sha256:{path}")
         path = f"library/{path}"
     for part in path.split("/"):
-        if not _PATH_PART.fullmatch(part):
+        if not _is_part(part):
             lower = part.lower()
             hint = (
                 f"names are in lower case: {text.replace(part, lower)}"
-                if part != lower and _PATH_PART.fullmatch(lower)
+                if part != lower and _is_part(lower)
                 else "a name has lower-case letters and digits, parted by single . - _ or /"
             )
             raise _malformed(text, f'"{part}" is not a part of a name' if part else "a part of it is empty", hint)
@@ -94,6 +94,20 @@ def parse(text: str) -> Reference:
     if not tag and not digest:
         tag = DEFAULT_TAG
     return Reference(registry, path, tag, digest)
+
+
+def _is_tag(text: str) -> bool:
+    return 0 < len(text) <= 128 and text[0] in _WORD and _TAG.issuperset(text)
+
+
+def _is_part(text: str) -> bool:
+    return (text != "" and _SMALL.issuperset(text)) or _matches(_PATH_PART, text)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    import re  # most names do without: loading it takes longer than all else here
+
+    return re.fullmatch(pattern, text) is not None
 
 
 def familiar(ref: Reference) -> str:

@@ -14,7 +14,6 @@ Whatever is written goes to tmp/ first, is synced, and is renamed: a kill -9 or 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -24,7 +23,7 @@ from kapelle.errors import ImageError, StateError
 from kapelle.images import reference, trees
 from kapelle.images.storefolder import HEX, StoreFolder, digits_of
 from kapelle.images.types import Image
-from kapelle.light import Any, NamedTuple
+from kapelle.light import Any, NamedTuple, jsontext
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -116,7 +115,7 @@ class Store(StoreFolder):
         return Image(
             image_id,
             tuple(n for n in names if "@" not in n),
-            json.loads(config),
+            jsontext.loads(config),
             tuple(record["layers"]),
             float(record.get("created") or 0.0),
             int(record.get("size") or 0),
@@ -128,7 +127,7 @@ class Store(StoreFolder):
         """The image's own record: layers, created, size, standin, manifest (digest), labels of ours."""
         try:
             with open(f"{self.root}/images/{digits_of(image_id)}.json", "rb") as f:
-                record: dict[str, Any] = json.load(f)
+                record: dict[str, Any] = jsontext.loads(f.read())
         except FileNotFoundError:
             return None
         except ValueError as e:
@@ -181,7 +180,7 @@ class Store(StoreFolder):
         directory = os.path.dirname(self.layer_dir(diff_id))
         try:
             with open(f"{directory}/layer.json", "rb") as f:
-                known = json.load(f)
+                known = jsontext.loads(f.read())
         except (FileNotFoundError, ValueError):
             known = {}
         blobs = tuple(
@@ -278,8 +277,8 @@ class Store(StoreFolder):
             whole["rootfs"] = {"type": "layers", "diff_ids": list(layers)}
             whole.setdefault("architecture", _architecture())
             whole.setdefault("os", "linux")
-            config = json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()
-        parsed = json.loads(config)
+            config = jsontext.dumps(whole, sort=True).encode()
+        parsed = jsontext.loads(config)
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
         full = tuple(str(reference.parse(n)) for n in names)
         with self.using():
@@ -298,7 +297,7 @@ class Store(StoreFolder):
                 **({"labels": dict(labels)} if labels else {}),
             }
             self.make("images")
-            self.write(f"images/{digits_of(image_id)}.json", json.dumps(record).encode())
+            self.write(f"images/{digits_of(image_id)}.json", jsontext.dumps(record).encode())
             for name in full:
                 self._put_name(name, image_id)
             self.show()
@@ -392,7 +391,7 @@ class Store(StoreFolder):
 
 
 def _layer_record(layer: Layer) -> bytes:
-    return json.dumps(
+    return jsontext.dumps(
         {
             "diffID": layer.diff_id,
             "size": layer.size,
@@ -408,14 +407,13 @@ def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
     rows = [
         layer.blobs[0] if layer.blobs else Descriptor(LAYER_TYPE, layer.diff_id, layer.tar_size) for layer in layers
     ]
-    return json.dumps(
+    return jsontext.dumps(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
             "layers": [r.row() for r in rows],
-        },
-        separators=(",", ":"),
+        }
     ).encode()
 
 
