@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+SOURCE = Path(__file__).parent.parent.parent / "src"
+
 HEAVY = {
     "argparse",
     "asyncio",
@@ -51,3 +53,27 @@ def test_commands_that_only_look_load_no_yaml_no_model_and_no_engine(tmp_path: P
     assert not HEAVY & {m.split(".")[0] for m in loaded}
     assert not {m for m in loaded if m.startswith(("kapelle.compose", "kapelle.model", "kapelle.images"))}
     assert "kapelle.engines.native.engine" not in loaded
+
+
+SLOW = {
+    "contextlib", "ctypes", "dataclasses", "enum", "json", "logging", "re", "selectors", "signal", "socket",
+    "threading", "typing", "yaml",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [
+        ("kapelle.cli.commands.ps", {"kapelle.render.containers", "kapelle.engines.native.records"}),
+        ("kapelle.cli.commands.exec", {"kapelle.engines.native.execution"}),
+        ("kapelle.cli.commands.up", {"kapelle.compose.load", "kapelle.state.index"}),
+        ("kapelle.engines.native.keeper", set()),
+    ],
+)
+def test_what_starts_often_loads_no_slow_part_of_the_standard_library(module: str, more: set[str]) -> None:
+    """Two to five milliseconds each, of 20 that a command may take; `kapelle.light` has what is needed of them."""
+    words = "; ".join(f"import {name}" for name in sorted({module, *more}))
+    code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {words}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+    slow = SLOW - ({"ctypes"} if module.endswith("keeper") else set())  # it makes the system calls
+    assert not slow & set(loaded.split())

@@ -7,7 +7,6 @@ no nodes, and those of its image can't be opened.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 
@@ -15,8 +14,6 @@ from kapelle.engines.native import cgroup_tree as tree
 from kapelle.light import Any, NamedTuple
 
 ANY = -1
-RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
-PERMISSIONS = re.compile(r"[rwm]{1,3}")
 _SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", "log"))  # of /dev: a container has its own
 
 
@@ -52,7 +49,9 @@ DEFAULT = (
 
 def parse(text: str) -> Rule:
     """A rule of device_cgroup_rules ("c 13:* rw"). ValueError for anything else."""
-    found = RULE.fullmatch(text)
+    import re  # few services have rules of their own
+
+    found = re.fullmatch(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})", text)
     if found is None:
         raise ValueError(f"invalid device cgroup format: '{text}'")
     kind, major, minor, access = found.groups()

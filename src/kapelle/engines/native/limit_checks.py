@@ -124,12 +124,13 @@ def _block_io(s: Service) -> Iterator[Problem]:
 
 def _devices(s: Service) -> Iterator[Problem]:
     for at, text in enumerate(s.device_cgroup_rules):
-        if devices.RULE.fullmatch(text) is None:
-            key = f"device_cgroup_rules[{at}]"
-            yield key, f"invalid device cgroup format: '{text}'", "write it as 'c 13:* rw' (kind, numbers, access)"
+        try:
+            devices.parse(text)
+        except ValueError as e:
+            yield f"device_cgroup_rules[{at}]", str(e), "write it as 'c 13:* rw' (kind, numbers, access)"
     for at, (source, _, access) in enumerate(s.devices):
         key = f"devices[{at}]"
-        if not devices.PERMISSIONS.fullmatch(access):
+        if not (0 < len(access) <= 3 and set(access) <= set("rwm")):
             yield key, f"invalid device mode: {access}", "its letters are r, w and m"
         if given_devices.is_name(source):
             continue

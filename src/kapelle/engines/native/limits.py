@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from kapelle.engines.native.cdi import Node
 from kapelle.errors import Position
-from kapelle.light import Any, NamedTuple
+from kapelle.light import TYPE_CHECKING, Any, NamedTuple
 from kapelle.model.service import BlockIo, Service
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.cdi import Node
 
 Limits = dict[str, Any]
 Rows = tuple[tuple[str, str], ...]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Callable, Iterable
 
 from kapelle.engines.native.loop import WRITE, Loop
@@ -145,6 +144,8 @@ class LogWatch:
     """Has a line of this run's output matched? Fed with the output as it comes; the supervisor asks."""
 
     def __init__(self, pattern: str, matched: Callable[[], None]) -> None:
+        import re  # few services have such a probe
+
         self._search = re.compile(pattern.encode()).search
         self._matched = matched
         self._rest: dict[str, bytes] = {}
