@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import time
+from _thread import _count as _thread_count
 
 from kapelle.engines.native import messages
 from kapelle.errors import EngineError
@@ -96,18 +97,28 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
         "project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""],
         "door": [door.st_ino, door.st_mtime_ns],
     }  # fmt: skip
+    environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "TZ") if k in os.environ}
+    argv.append(jsontext.dumps(settings))
+    if os.geteuid() == 0 and _thread_count() == 0:
+        if os.fork() == 0:
+            from kapelle.engines.native import keeper_start
+
+            keeper_start.begin(argv, environment, null, log, listening.fileno())
+        os.close(null)
+        os.close(log)
+        listening.close()
+        return
     file_actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, null, 0),
         (os.POSIX_SPAWN_DUP2, log, 1),
         (os.POSIX_SPAWN_DUP2, log, 2),
         (os.POSIX_SPAWN_DUP2, listening.fileno(), 3),
     ]
-    environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "TZ") if k in os.environ}
     if listening.fileno() == 3:
         os.set_inheritable(3, True)
         file_actions.pop()
     os.posix_spawn(
-        python, [*argv, jsontext.dumps(settings)], environment, file_actions=file_actions, setsid=True,
+        python, argv, environment, file_actions=file_actions, setsid=True,
         setsigmask=(), setsigdef=[n for n in range(1, 32) if n not in (9, 19)],
     )  # fmt: skip
     os.close(null)

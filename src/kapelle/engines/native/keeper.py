@@ -46,10 +46,14 @@ def main() -> None:
 def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
     """Keep a project until its supervisor says quit. `fds`: descriptors held by name, "listen" among them."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    seccomp.filter_for(_default_caps())  # built once here, shared by every child
+    Keeper(settings, fds).run()
+
+
+def _warm_up() -> None:
+    """Once, while the first supervisor comes up: what every child to come shares with us."""
+    seccomp.filter_for(_default_caps())
     gc.collect()
     gc.freeze()
-    Keeper(settings, fds).run()
 
 
 def _default_caps() -> frozenset[str]:
@@ -82,6 +86,7 @@ class Keeper:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         self.start_supervisor()
+        _warm_up()
         while self.supervisor:
             poll = select.poll()
             poll.register(wake, select.POLLIN)

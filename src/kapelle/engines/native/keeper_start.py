@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
+from kapelle.light import TYPE_CHECKING, signal
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
 
 PROTECTED = "KAP_INTERPRETER_PROTECTED"
 
@@ -25,13 +31,32 @@ def main() -> None:
             from kapelle.engines.native import rung
 
             rung.enter(os.environ.get("KAP_RUNG", ""))
-        protect_interpreter()
+        protect_interpreter(sys.orig_argv, os.environ)
     from kapelle.engines.native import keeper
 
     keeper.main()
 
 
-def protect_interpreter() -> None:
+def begin(argv: list[str], environment: dict[str, str], null: int, log: int, listening: int) -> NoReturn:
+    """In a child that a command has forked: become the keeper. One start of the interpreter less than by `main`."""
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in range(1, 32):
+            if number not in (signal.SIGKILL, signal.SIGSTOP):
+                signal.signal(number, signal.SIG_DFL)
+        null, log, listening = (fcntl(fd, F_DUPFD_CLOEXEC, 4) for fd in (null, log, listening))
+        for fd, place in ((null, 0), (log, 1), (log, 2), (listening, 3)):
+            os.dup2(fd, place)
+        process.close_range(4)
+        protect_interpreter(argv, environment)
+    except BaseException as e:
+        os.write(2, f"the keeper did not start: {e}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def protect_interpreter(argv: list[str], environment: Mapping[str, str]) -> None:
     """In a private mount namespace, bind the interpreter and our package read-only onto themselves; exec again."""
     ns.unshare(ns.CLONE_NEWNS)
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
@@ -41,7 +66,7 @@ def protect_interpreter() -> None:
         m.set_attributes(fd, m.MOUNT_ATTR_RDONLY)
         os.close(fd)
     os.set_inheritable(3, True)
-    os.execve(os.path.realpath(sys.executable), sys.orig_argv, {**os.environ, PROTECTED: "1"})
+    os.execve(os.path.realpath(sys.executable), argv, {**environment, PROTECTED: "1"})
 
 
 def interpreter_places() -> tuple[str, ...]:
