@@ -19,7 +19,7 @@ import dns.reversename
 import pytest
 
 from kapelle.engines.native import network as network_module
-from kapelle.engines.native import uplink
+from kapelle.engines.native import subnets, uplink
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.network import EndpointSpec, NetworkSpec, PortSpec, ProjectNetwork, sweep
 from kapelle.errors import EngineError
@@ -301,7 +301,8 @@ def test_other_names_are_asked_of_the_hosts_name_server_once_and_kept(
 ) -> None:
     resolv = tmp_path / "resolv.conf"
     resolv.write_text("nameserver 127.0.0.153\n")
-    monkeypatch.setattr(network_module, "_RESOLV_CONF", str(resolv))
+    for module in (network_module, subnets):
+        monkeypatch.setattr(module, "RESOLV_CONF", str(resolv))
     log = tmp_path / "asked"
 
     def upstream(write: int) -> None:

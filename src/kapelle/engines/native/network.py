@@ -10,19 +10,21 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kapelle.engines.native import ipam, network_options, ports, uplink
+from kapelle.engines.native import ipam, network_options, uplink
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
-from kapelle.engines.native.dnsforward import Upstream, read_servers
-from kapelle.engines.native.ipam import Addresses, Subnet
+from kapelle.engines.native.dnsforward import Upstream
+from kapelle.engines.native.ipam import Addresses
 from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.network_specs import EndpointSpec, NetworkSpec
 from kapelle.engines.native.ports import PortSpec
-from kapelle.engines.native.proxy import TcpProxy, UdpProxy
+from kapelle.engines.native.publishing import Publisher
 from kapelle.engines.native.sharing import Neighbour
+from kapelle.engines.native.subnets import RESOLV_CONF, checked, choose
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple, TypeVar, socket
-from kapelle.linux import namespaces, nft, route, sockets
+from kapelle.light import TypeVar, socket
+from kapelle.linux import namespaces, nft, route
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort
 
@@ -31,40 +33,9 @@ __all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
 _T = TypeVar("_T")
 _OURS = ("netns", "dns-", "port:", "out-")  # beginnings of the names of our descriptors in the keeper's store
 _TABLE = "kapelle"  # in the project's own namespace
-_RESOLV_CONF = "/etc/resolv.conf"
-# what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
 _LINGER = 0.5  # seconds
+# what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
 _SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0\t2147483647"))
-
-
-class NetworkSpec(NamedTuple):
-    """A network as wanted, or with subnets and gateways filled in as it is."""
-
-    name: str
-    id: str  # 64 hex
-    driver: str = "bridge"
-    internal: bool = False
-    subnets: tuple[str, ...] = ()  # CIDR, at most one of each family
-    gateways: tuple[str, ...] = ()  # one for each subnet, "" = choose
-    enable_ipv6: bool = False
-    options: tuple[tuple[str, str], ...] = ()  # driver_opts: see network_options
-    ip_ranges: tuple[str, ...] = ()  # parts of the subnets to choose from
-    reserved: tuple[str, ...] = ()  # addresses never to choose (aux_addresses)
-
-
-class EndpointSpec(NamedTuple):
-    """A container's place on a network as wanted; "" = choose."""
-
-    network: str
-    ifname: str = ""
-    aliases: tuple[str, ...] = ()
-    ipv4: str = ""  # with or without "/16"
-    ipv6: str = ""
-    mac: str = ""
-    previous: str = ""  # the IPv4 address it had before: given again unless somebody else has it
-    previous6: str = ""  # the IPv6 address, likewise
-    gateway_priority: int = 0  # the highest has the default route
-    link_local: tuple[str, ...] = ()  # further addresses, of 169.254.0.0/16 or fe80::/10
 
 
 class _Bridge:
@@ -88,16 +59,6 @@ class _Attachment:
         self.server: Server | None = None
 
 
-class _Published:
-    """One socket on the host that stands for a port of a container."""
-
-    def __init__(self, port: PublishedPort, held: socket.socket, proxy: TcpProxy | UdpProxy, target: str) -> None:
-        self.port = port
-        self.held = held
-        self.proxy = proxy
-        self.target = target
-
-
 class ProjectNetwork:
     """All networks of one project. Used by one thread, with the loop of the supervisor."""
 
@@ -113,11 +74,10 @@ class ProjectNetwork:
         self._networks: dict[str, _Bridge] = {}
         self._dying: list[int] = []  # bridges of removed networks
         self._attached: dict[str, _Attachment] = {}
-        self._published: dict[str, list[_Published]] = {}
         self.names = Names()
         self.elsewhere: Callable[[], list[str]] = list  # subnets of networks that may be shared with us later
         self._neighbours: dict[str, dict[str, Neighbour]] = {}  # by network, by container id
-        self._upstream = Upstream(loop, _RESOLV_CONF)
+        self._upstream = Upstream(loop, RESOLV_CONF)
         self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
         try:
             fresh = "netns" not in self.fds
@@ -128,6 +88,7 @@ class ProjectNetwork:
             self._route, tables = self._within(lambda: self._open(fresh))
             self._nft: Netlink | None = tables
             self._uplink: Uplink | UserLink = self._way_out(reservations_dir)
+            self._publisher = Publisher(loop, self.fds, self._uplink, self._within)
             self._raise_table()
         except OSError as e:
             raise _no_network(project, e) from e
@@ -237,7 +198,13 @@ class ProjectNetwork:
         return bridge
 
     def _make(self, spec: NetworkSpec, name: str) -> _Bridge:
-        subnets, gateways, routed = self._choose(spec)
+        others = [
+            (name, pool.subnet)
+            for name, other in self._networks.items()
+            for pool in (other.v4, other.v6)
+            if pool is not None
+        ]
+        subnets, gateways, routed = choose(spec, others, self._uplink, self.elsewhere)
         mtu = _mtu(spec, self._uplink.mtu)
         bridge = _Bridge(spec, 0, mtu)
         bridge.spec = spec._replace(
@@ -263,71 +230,9 @@ class ProjectNetwork:
         self._write_rules(bridge)
         return bridge
 
-    def _choose(self, spec: NetworkSpec) -> tuple[list[Subnet], list[int], bool]:
-        """Subnets and gateways, and whether the host has a route to the IPv4 one (made here)."""
-        subnets: list[Subnet] = []
-        gateways: list[int] = []
-        for number, text in enumerate(spec.subnets):
-            subnet = _checked(spec.name, "subnet", text, ipam.parse_subnet)
-            for other in self._networks.values():
-                for there in (other.v4, other.v6):
-                    if there is not None and there.subnet.overlaps(subnet):
-                        raise EngineError(
-                            f"network {spec.name}: subnet {subnet} overlaps with {there.subnet} of network "
-                            f"{other.spec.name}",
-                            code="KAP207",
-                            hint="give one of the two another subnet, or leave it out",
-                        )
-            if subnet.bits - subnet.prefix < 2:
-                raise EngineError(
-                    f"network {spec.name}: subnet {subnet} has no room for a gateway and a container", code="KAP207"
-                )
-            subnets.append(subnet)
-            wanted = spec.gateways[number] if number < len(spec.gateways) else ""
-            gateway = subnet.first + 1
-            if wanted:
-                gateway, bits = _checked(spec.name, "gateway", wanted.partition("/")[0], ipam.to_number)
-                if bits != subnet.bits or not subnet.has(gateway):
-                    raise EngineError(
-                        f"network {spec.name}: gateway {wanted} does not lie in its subnet {subnet}", code="KAP207"
-                    )
-            gateways.append(gateway)
-        routed = True
-        given = next((s for s in subnets if s.bits == 32), None)
-        if given is not None:
-            routed = self._uplink.add_route(given)
-        else:
-            chosen = self._free_subnet(spec.name)
-            subnets.insert(0, chosen)
-            gateways.insert(0, chosen.first + 1)
-        if spec.enable_ipv6 and not any(s.bits == 128 for s in subnets):
-            seed = int(self._uplink.mark, 16) << 8 | len(self._networks)
-            taken = self._uplink.taken()
-            chosen = next(ipam.free_subnets(ipam.candidates6(seed), taken))
-            subnets.append(chosen)
-            gateways.append(chosen.first + 1)
-        return subnets, gateways, routed
-
-    def _free_subnet(self, network: str) -> Subnet:
-        """A subnet that collides with nothing the host knows, with the host's route to it made."""
-        taken = self._uplink.taken()
-        taken += [ipam.parse_subnet(text) for text in self.elsewhere()]
-        taken += [bridge.v4.subnet for bridge in self._networks.values() if bridge.v4 is not None]
-        for server in read_servers(_RESOLV_CONF):  # a name server behind the default route must stay reachable
-            number, bits = ipam.to_number(server.partition("%")[0])
-            taken.append(Subnet(number, bits, bits))
-        for subnet in ipam.free_subnets(ipam.candidates(), taken):
-            if self._uplink.add_route(subnet):
-                return subnet
-        raise EngineError(
-            f"network {network}: no subnet is free, the host's routes cover every private range",
-            code="KAP207",
-            hint="set networks.*.ipam.config.subnet",
-        )
-
     def _fill(self, bridge: _Bridge) -> None:
         spec = bridge.spec
-        ranges = [_checked(spec.name, "ip_range", text, ipam.parse_subnet) for text in spec.ip_ranges if text]
+        ranges = [checked(spec.name, "ip_range", text, ipam.parse_subnet) for text in spec.ip_ranges if text]
         for text, gateway in zip(spec.subnets, spec.gateways, strict=True):
             subnet = ipam.parse_subnet(text)
             only = next((r for r in ranges if r.overlaps(subnet)), None)
@@ -337,7 +242,7 @@ class ProjectNetwork:
             else:
                 bridge.v6 = pool
         for text in spec.reserved:
-            number, bits = _checked(spec.name, "aux address", text, ipam.to_number)
+            number, bits = checked(spec.name, "aux address", text, ipam.to_number)
             there = bridge.v4 if bits == 32 else bridge.v6
             if there is not None:
                 there.reserve(number)
@@ -493,7 +398,7 @@ class ProjectNetwork:
         if not servers:
             return self._upstream
         if servers not in self._others:
-            self._others[servers] = Upstream(self._loop, _RESOLV_CONF, fixed=servers)
+            self._others[servers] = Upstream(self._loop, RESOLV_CONF, fixed=servers)
         return self._others[servers]
 
     def _place(self, container_id: str, wanted: EndpointSpec) -> Endpoint:
@@ -633,33 +538,7 @@ class ProjectNetwork:
         if target is None or not wanted:
             return ()
         address, routed = target
-        mine = self._published.setdefault(container_id, [])
-        before = list(mine)
-        kept: list[_Published] = []
-        try:
-            for port in wanted:
-                for held in self._hold(container_id, port, kept):
-                    kept.append(
-                        held if isinstance(held, _Published) else self._serve(container_id, port, held, address)
-                    )
-        except BaseException:
-            self._drop(container_id, [p for p in kept if p not in before])
-            raise
-        self._drop(container_id, [p for p in before if p not in kept])
-        for published in kept:
-            if published.target != address:
-                self._uplink.remove_ports(_comment(container_id, published.port))
-                self._aim(published, address)
-        self._published[container_id] = kept
-        if routed:
-            rows = [
-                (p.port.protocol, p.port.host_ip, p.port.published, address, p.port.target)
-                for p in kept
-                if ":" not in p.port.host_ip
-            ]
-            comments = [_comment(container_id, p.port) + address for p in kept if ":" not in p.port.host_ip]
-            self._uplink.add_ports((*row, comment) for row, comment in zip(rows, comments, strict=True))
-        return tuple(p.port for p in kept)
+        return self._publisher.publish(container_id, wanted, address, routed=routed)
 
     def _target(self, container_id: str) -> tuple[str, bool] | None:
         attachment = self._attached.get(container_id)
@@ -671,65 +550,9 @@ class ProjectNetwork:
                 return place.ipv4.partition("/")[0], bridge.routed
         return None
 
-    def _hold(self, container_id: str, port: PortSpec, kept: list[_Published]) -> list[_Published | socket.socket]:
-        """Sockets for one port: published already, kept over a restart, or new ones."""
-        present: list[_Published | socket.socket] = [
-            p for p in self._published.get(container_id, ()) if p not in kept and _serves(p.port, port)
-        ]
-        if present:
-            return present[: len(ports.hosts_of(port))]
-        adopted: list[_Published | socket.socket] = []
-        for host in ports.hosts_of(port):
-            for key in [k for k in self.fds if k.startswith(f"port:{container_id}|")]:
-                seen = _from_key(key)
-                if seen.host_ip != host or not _serves(seen, port) or self._is_served(container_id, seen):
-                    continue
-                if adopted and isinstance(adopted[0], socket.socket) and adopted[0].getsockname()[1] != seen.published:
-                    continue
-                adopted.append(socket.socket(fileno=self.fds[key]))
-                break
-        return adopted or list(ports.reserve_one(port))
-
-    def _is_served(self, container_id: str, port: PublishedPort) -> bool:
-        return any(p.port == port for p in self._published.get(container_id, ()))
-
-    def _serve(self, container_id: str, port: PortSpec, held: socket.socket, address: str) -> _Published:
-        host, number = held.getsockname()[:2]
-        shown = PublishedPort(host, number, port.target, port.protocol)
-        self.fds[_key(container_id, shown)] = held.fileno()
-        published = _Published(shown, held, self._proxy(held, address, shown), address)
-        self._published[container_id].append(published)
-        return published
-
-    def _proxy(self, held: socket.socket, address: str, port: PublishedPort) -> TcpProxy | UdpProxy:
-        kind = TcpProxy if port.protocol == "tcp" else UdpProxy
-        return kind(self._loop, held, self._connect, (address, port.target))
-
-    def _aim(self, published: _Published, address: str) -> None:
-        published.proxy.close()
-        published.proxy = self._proxy(published.held, address, published.port)
-        published.target = address
-
-    def _connect(self, family: int, kind: int) -> socket.socket:
-        return self._within(lambda: sockets.made(family, kind))
-
     def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; they are free at once."""
-        self._drop(container_id, self._published.pop(container_id, []))
-        for key in [k for k in self.fds if k.startswith(f"port:{container_id}|")]:
-            os.close(self.fds.pop(key))  # adopted, never published
-
-    def _drop(self, container_id: str, gone: list[_Published]) -> None:
-        if not gone:
-            return
-        for published in gone:
-            self._uplink.remove_ports(_comment(container_id, published.port))
-            published.proxy.close()
-            self.fds.pop(_key(container_id, published.port), None)
-            published.held.close()
-        left = self._published.get(container_id)
-        if left is not None:
-            self._published[container_id] = [p for p in left if p not in gone]
+        self._publisher.unpublish(container_id)
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -737,11 +560,7 @@ class ProjectNetwork:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
         self._dying.clear()  # the namespace's end is theirs
         self._uplink.close()
-        for published in (p for held in self._published.values() for p in held):
-            published.proxy.close()
-            self._lend(published.held.fileno())
-            published.held.close()
-        self._published.clear()
+        self._publisher.close()
         for container_id in tuple(self._attached):
             self._unname(container_id)
         for asker in (self._upstream, *self._others.values()):
@@ -756,10 +575,6 @@ class ProjectNetwork:
             self._resident.close()
         if self._home >= 0:
             os.close(self._home)
-
-    def _lend(self, fd: int) -> None:
-        for key in [k for k, v in self.fds.items() if v == fd]:
-            del self.fds[key]
 
 
 def sweep(live_projects: Collection[str] = ()) -> tuple[str, ...]:
@@ -780,13 +595,6 @@ def _no_network(project: str, e: OSError) -> EngineError:
 
 def _words(e: OSError) -> str:
     return f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror or e)
-
-
-def _checked(network: str, what: str, text: str, parse: Callable[[str], _T]) -> _T:
-    try:
-        return parse(text)
-    except ValueError as e:
-        raise EngineError(f"network {network}: {what}: {e}", code="KAP207") from None
 
 
 def _asked(address: str) -> int:
@@ -813,26 +621,3 @@ def _mtu(spec: NetworkSpec, default: int) -> int:
             code="KAP207",
         )
     return int(wanted)
-
-
-def _serves(have: PublishedPort, wanted: PortSpec) -> bool:
-    """Does a published port do what is wanted?"""
-    if have.target != wanted.target or have.protocol != wanted.protocol:
-        return False
-    if have.host_ip not in ports.hosts_of(wanted):
-        return False
-    last = max(wanted.published, wanted.published_end)
-    return not wanted.published or wanted.published <= have.published <= last
-
-
-def _comment(container_id: str, port: PublishedPort) -> str:
-    return f"{container_id[:12]}|{port.protocol}|{port.host_ip}|{port.published}|{port.target}|"
-
-
-def _key(container_id: str, port: PublishedPort) -> str:
-    return f"port:{container_id}|{port.protocol}|{port.host_ip}|{port.published}|{port.target}"
-
-
-def _from_key(key: str) -> PublishedPort:
-    _, protocol, host, published, target = key.split("|")
-    return PublishedPort(host, int(published), int(target), protocol)
