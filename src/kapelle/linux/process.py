@@ -79,12 +79,18 @@ def pidfd_exit_status(pidfd: int) -> int | None:
 
 
 def boot_id() -> str:
-    """An id that changes with each boot (random(4))."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as f:
-            return f.read().strip()
-    except OSError:
-        return ""
+    """An id that changes with each boot (random(4)); "" where it can't be read."""
+    global _boot_id
+    if not _boot_id:  # no process sees two
+        try:
+            with open("/proc/sys/kernel/random/boot_id") as f:
+                _boot_id = f.read().strip()
+        except OSError:
+            pass
+    return _boot_id
+
+
+_boot_id = ""
 
 
 def start_time(pid: int) -> int:

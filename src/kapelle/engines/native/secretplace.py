@@ -33,7 +33,16 @@ def _base(paths: Paths) -> str:
 
 
 def _in_memory(path: str) -> bool:
-    """Is this path, or what of it exists, on a tmpfs (proc_pid_mounts(5))?"""
+    """Is this path, or what of it exists, on a tmpfs (proc_pid_mounts(5))? Looked up once."""
+    if path not in _known:
+        _known[path] = _kind_of(path) in ("tmpfs", "ramfs")
+    return _known[path]
+
+
+_known: dict[str, bool] = {}
+
+
+def _kind_of(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     path = os.path.realpath(path)
@@ -43,7 +52,7 @@ def _in_memory(path: str) -> bool:
             _, place, type_ = line.split()[:3]
             if len(place) >= len(best) and (path == place or path.startswith(place.rstrip("/") + "/")):
                 best, kind = place, type_
-    return kind in ("tmpfs", "ramfs")
+    return kind
 
 
 def remove(paths: Paths, project: str, container_id: str) -> None:
