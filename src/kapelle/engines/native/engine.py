@@ -289,7 +289,7 @@ class NativeEngine:
                 emit(Notice(portchoice.text_of(service.name, choice), level="info"))
             service = portchoice.moved(service, self._ports[step.name])
         reference = project.image_of(service)
-        image = self.images.resolved(reference) or self.store.find(reference)
+        image = self.images.here(reference)
         if image is None:
             raise EngineError(
                 f"image {reference} is not here", where=service.where.get("image"), hint=f"kap pull {service.name}"

@@ -32,9 +32,15 @@ class ImageSource:
         self._guard = allocate_lock()
         self._held: int | None = None  # the store, in use
 
-    def resolved(self, reference: str) -> Image | None:
-        """The image this command has already found or made for a reference."""
-        return self._resolved.get(reference)
+    def here(self, reference: str) -> Image | None:
+        """The image of a reference, looked up once: it stays for the rest of this command."""
+        found = self._resolved.get(reference)
+        if found is None:
+            self._hold()
+            found = self.store.find(reference)
+            if found is not None:
+                self._resolved[reference] = found
+        return found
 
     def stand_ins(self, project: Project | None) -> bool:
         """May a stand-in be built when no registry answers? Only when somebody asked for it."""
