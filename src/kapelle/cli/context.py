@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from kapelle.cli.reading import Reader
     from kapelle.compose.load import Loaded, Options
     from kapelle.engine.protocol import Engine
-    from kapelle.events import Event
+    from kapelle.events import Emit, Event
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
+    from kapelle.plan.steps import Step
     from kapelle.render.plain import Renderer
     from kapelle.state.lock import NoLock, ProjectLock
 
@@ -199,6 +200,11 @@ class Context:
         if self._engine is None:
             self._engine = self._make_engine(self.engine_name())
         return self._engine
+
+    def perform(self, step: Step, project: Project, emit: Emit) -> None:
+        """One step outside a plan; none in a dry run."""
+        if not self.dry_run:
+            self.engine().perform(step, project, emit)
 
     def reader(self) -> Reader:
         """For commands that only look: the state as it is, read without opening the engine."""

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from kapelle.cli.flags import Args, Command, Flag, parse
 from kapelle.errors import KapelleError, UsageError
-from kapelle.light import TYPE_CHECKING, signal
+from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
@@ -192,6 +192,10 @@ def _run(context: Context, options: Args) -> int:
     context.command = verb
     if args.dry_run:
         context.dry_run = True
+    would: Any = getattr(module, "DRY_RUN", None)
+    if context.dry_run and would:
+        context.stderr.write(f"dry run: would {would}; nothing was done\n")
+        return 0
     if os.geteuid() != 0 and verb.partition(" ")[0] in _MAKING and context.engine_name() == "native":
         from kapelle.engines.native import rung
 

@@ -64,6 +64,7 @@ class Command(NamedTuple):
     run: Callable[[Any, Args], int]  # given the Context
     ARGUMENTS: str = ""
     STOP_AT_FIRST_POSITIONAL: bool = False
+    DRY_RUN: str = ""  # what a dry run says that it would do, of commands that can't show it
 
 
 def parse(flags: tuple[Flag, ...], words: list[str], *, stop_at_first: bool = False) -> Args:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kapelle.cli import common
 from kapelle.errors import UsageError
 from kapelle.images.store import Store
 from kapelle.light import TYPE_CHECKING, NamedTuple
@@ -66,14 +67,16 @@ def gc(context: Context, *, cache: bool = False, mounts: bool = False) -> Pruned
     return Pruned(tuple(f"deleted: {d}" for d in removed.layers), freed + removed.freed, removed.postponed)
 
 
-def tell(context: Context, done: Pruned, heading: str = "Deleted Images:", *, total: bool = True) -> None:
+def tell(context: Context, done: Pruned, what: str = "Images", *, total: bool = True) -> None:
     """What `docker image prune` prints."""
     from kapelle.render import words
 
     if done.lines:
-        context.stdout.write(heading + "\n" + "".join(f"{line}\n" for line in done.lines) + "\n")
+        context.stdout.write(
+            f"{common.deleted(context)} {what}:\n" + "".join(f"{line}\n" for line in done.lines) + "\n"
+        )
     if total:
-        context.stdout.write(f"Total reclaimed space: {words.size(done.freed, 4)}\n")
+        context.stdout.write(f"{common.reclaimed(context)}: {words.size(done.freed, 4)}\n")
     if done.postponed:
         from kapelle.events import Notice
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "exec"
 HELP = "run a command in a running container"
+DRY_RUN = "run a command in a container"
 ARGUMENTS = "SERVICE COMMAND [ARG...]"
 STOP_AT_FIRST_POSITIONAL = True
 FLAGS = (

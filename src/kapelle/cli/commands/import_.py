@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "import"
 HELP = "make an image of a tar archive of a file system"
+DRY_RUN = "make an image of an archive"
 ARGUMENTS = "FILE|- [NAME[:TAG]]"
 FLAGS = (
     Flag("--change", "-c", value="INSTRUCTION", repeat=True, help="Dockerfile instruction to apply (CMD, ENV, …)"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NAME = "load"
 HELP = "load images from an archive"
+DRY_RUN = "load images"
 ARGUMENTS = ""
 FLAGS = (
     Flag("--input", "-i", value="FILE", default="", help="archive or layout folder; default: standard input"),

@@ -180,8 +180,7 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
     def pass_on(number: int, _frame: object) -> None:
         from kapelle.plan.steps import KillContainer
 
-        name = signal.Signals(number).name
-        engine.perform(KillContainer(create.name, create.service.name, name), project, _silent)
+        engine.perform(KillContainer(create.name, create.service.name, str(number)), project, _silent)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, pass_on)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "save"
 HELP = "save images to an archive"
+DRY_RUN = "write an archive"
 ARGUMENTS = "IMAGE [IMAGE...]"
 FLAGS = (Flag("--output", "-o", value="FILE", default="", help="write to this file; default: standard output"),)
 

@@ -88,6 +88,9 @@ def _build(context: Context, names: list[str], store: Store, *, quiet: bool) -> 
 
     if not names:
         raise UsageError('"kap standins build" needs a name', hint="kap standins build postgres:16 redis:7")
+    if context.dry_run:
+        context.stdout.write("".join(f"build {name}\n" for name in names))
+        return 0
     if quiet:
         context.quieten()
 
