@@ -103,31 +103,31 @@ def _measure(run: Run, wanted: list[str], options: argparse.Namespace, stack: Ex
     if set(wanted) & set(_NEED_PYTHON):
         layer = files.python_layer(run.folder / "python-layer.tar")
         _give(run, files.archive(run.folder / "python.tar", [layer], files.PYTHON_IMAGE))
-    big = None
+    registry = None
     if "images" in wanted:
         try:
-            big = stack.enter_context(pulling.served(run.folder, options.megabytes))
+            registry = stack.enter_context(pulling.served(run.folder, options.megabytes))
         except Failed as e:
             run.notes.append(str(e))
     sizes = [int(s) for s in options.sizes.split(",")]
-    groups: dict[str, Callable[[], None]] = {
-        "lifecycle": lambda: lifecycle.sizes(run, sizes, options.podman_most),
-        "handled": lambda: lifecycle.handled(run),
-        "config": lambda: lifecycle.configs(run),
-        "chain": lambda: health.chain(run),
-        "checks": lambda: health.checks(run),
-        "memory": lambda: health.memory(run),
-        "logs": lambda: logs.measured(run, options.lines),
-        "traffic": lambda: traffic.measured(run, options.seconds),
-        "images": lambda: pulling.measured(run, big) if big else None,
-        "build": lambda: pulling.builds(run),
-        "growing": lambda: lifecycle.growing(run),
+    groups: dict[str, Callable[[int], None]] = {
+        "lifecycle": lambda _: lifecycle.sizes(run, sizes, options.podman_most),
+        "handled": lambda _: lifecycle.handled(run),
+        "config": lambda _: lifecycle.configs(run),
+        "chain": lambda _: health.chain(run),
+        "checks": lambda _: health.checks(run),
+        "memory": lambda _: health.memory(run),
+        "logs": lambda _: logs.measured(run, options.lines),
+        "traffic": lambda _: traffic.measured(run, options.seconds),
+        "images": lambda number: pulling.measured(run, registry, number) if registry else None,
+        "build": lambda _: pulling.builds(run),
+        "growing": lambda _: lifecycle.growing(run),
     }
     for number in range(options.rounds):
         for name, work in groups.items():
             if name in wanted and (number == 0 or name not in _ONCE):
                 print(f"round {number + 1}: {name} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
-                work()
+                work(number + 1)
                 run.save(options.json)
 
 

@@ -109,10 +109,10 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if any(part in member.name for part in left_out) else member
 
 
-def big_layers(folder: Path, megabytes: int, layers: int = 6, files: int = 7200) -> list[Path]:
+def big_layers(folder: Path, megabytes: int, salt: str, layers: int = 6, files: int = 7200) -> list[Path]:
     """Layers that a registry could have: files of many sizes, half of their bytes random, half of them text.
 
-    The first has busybox, so that the image runs. The same each time.
+    The first has busybox, so that the image runs. Two salts make images of which no layer is the same.
     """
     chance = random.Random(300)
     words = [chance.randbytes(chance.randint(2, 9)).hex().encode() for _ in range(500)]
@@ -123,17 +123,22 @@ def big_layers(folder: Path, megabytes: int, layers: int = 6, files: int = 7200)
     for number in range(layers):
         path = folder / f"big-{number}.tar"
         with tarfile.open(path, "a" if number == 0 else "w") as tar:
+            _add(tar, f"usr/lib/part{number}/salt", salt.encode())
             for file in range(files // layers):
                 size = int(average * chance.choice((0.1, 0.3, 0.5, 0.7, 1.0, 1.2, 1.6, 2.6)))
                 half = size // 2
                 at = chance.randrange(len(noise) - half), chance.randrange(len(text) - half)
                 data = noise[at[0] : at[0] + half] + text[at[1] : at[1] + half]
-                member = tarfile.TarInfo(f"usr/lib/part{number}/d{file % 40}/f{file}")
-                member.size, member.mtime, member.mode = len(data), 1_700_000_000, 0o644
-                tar.addfile(member, io.BytesIO(data))
+                _add(tar, f"usr/lib/part{number}/d{file % 40}/f{file}", data)
         if path not in found:
             found.append(path)
     return found
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(data), 1_700_000_000, 0o644
+    tar.addfile(member, io.BytesIO(data))
 
 
 def config_of(layers: Iterable[Path]) -> bytes:
@@ -160,9 +165,7 @@ def archive(path: Path, layers: list[Path], name: str) -> Path:
     manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": names}]).encode()
     with tarfile.open(path, "w") as tar:
         for member_name, data in (("manifest.json", manifest), (config_name, config)):
-            member = tarfile.TarInfo(member_name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+            _add(tar, member_name, data)
         for layer, member_name in zip(layers, names, strict=True):
             tar.add(layer, member_name)
     path.chmod(0o644)

@@ -53,7 +53,7 @@ def checks(run: Run, size: int = 50, seconds: float = 30.0) -> None:
             old.unlink()
         rows = ["services:"]
         for number in range(size):
-            test = json.dumps(["CMD", "/bin/sh", "-c", f"read t r < /proc/uptime; echo $t >> /beats/{number}"])
+            test = json.dumps(["CMD", "/bin/sh", "-c", f"read t r < /proc/uptime; echo $$t >> /beats/{number}"])
             rows += [
                 f"  s{number}: {{image: {IMAGE}, command: [sleep, '1000000'], stop_grace_period: 1s,",
                 f"    volumes: ['{beats}:/beats'], healthcheck: {{test: {test}, interval: {_INTERVAL:g}s}}}}",

@@ -36,22 +36,20 @@ RUN sh -c 'for i in 1 2 3 4 5 6 7 8 9; do echo $i > /opt/a/$i; done'
 """
 
 
-class Big(NamedTuple):
-    """The same image in a registry and as an archive."""
+class Registry(NamedTuple):
+    """Where images are served from, and where they are made."""
 
-    reference: str
-    archive: Path
+    address: str
+    folder: Path
     megabytes: int
 
 
 @contextmanager
-def served(folder: Path, megabytes: int) -> Iterator[Big]:
-    """Make the image, keep it in a registry of our own for a while."""
+def served(folder: Path, megabytes: int) -> Iterator[Registry]:
+    """A registry of our own for a while."""
     program = shutil.which("docker-registry")
     if program is None:
         raise Failed("no docker-registry here: pulls are left out (apt-get install docker-registry)")
-    layers = files.big_layers(folder, megabytes)
-    archive = files.archive(folder / "big.tar", layers, f"{_NAME}:1")
     with socket.create_server(("127.0.0.1", 0)) as s:
         address = f"127.0.0.1:{s.getsockname()[1]}"
     config = folder / "registry.yml"
@@ -64,8 +62,7 @@ def served(folder: Path, megabytes: int) -> Iterator[Big]:
     ) as registry:
         try:
             _wait(address)
-            _push(address, layers, folder)
-            yield Big(f"{address}/{_NAME}:1", archive, megabytes)
+            yield Registry(address, folder, megabytes)
         finally:
             registry.terminate()
 
@@ -81,7 +78,7 @@ def _wait(address: str) -> None:
     raise Failed("the registry does not come up")
 
 
-def _push(address: str, layers: list[Path], folder: Path) -> None:
+def _push(address: str, layers: list[Path], tag: str) -> None:
     """By plain HTTP, so that the layers are packed as any tool's might be, and not as one of those compared."""
     with ThreadPoolExecutor(os.cpu_count()) as crew:
         packed = list(crew.map(lambda path: gzip.compress(path.read_bytes(), 6, mtime=0), layers))
@@ -94,7 +91,7 @@ def _push(address: str, layers: list[Path], folder: Path) -> None:
         _ask(address, "PUT", f"{place.path}?{place.query}&digest={name}", data, 201)
         rows.append({"mediaType": kinds[data is config], "size": len(data), "digest": name})
     manifest = {"schemaVersion": 2, "mediaType": _MEDIA, "config": rows[-1], "layers": rows[:-1]}
-    _ask(address, "PUT", f"/v2/{_NAME}/manifests/1", json.dumps(manifest).encode(), 201, _MEDIA)
+    _ask(address, "PUT", f"/v2/{_NAME}/manifests/{tag}", json.dumps(manifest).encode(), 201, _MEDIA)
 
 
 def _ask(address: str, method: str, path: str, body: bytes, wanted: int, kind: str = "application/octet-stream") -> str:
@@ -111,30 +108,34 @@ def _ask(address: str, method: str, path: str, body: bytes, wanted: int, kind: s
         connection.close()
 
 
-def measured(run: Run, big: Big) -> None:
-    """One interleaved round of pull, first run and load; the image is on nobody's disk before each."""
+def measured(run: Run, registry: Registry, number: int) -> None:
+    """Round `number` of pull, first run and load, interleaved.
+
+    Every round has images of its own, and none is removed before the end: a file system is slow for a while where
+    many files have just been deleted (ext4 does not give their inodes out again at once).
+    """
     tools = [t for t in run.tools if t.user is None]
+    megabytes = registry.megabytes
+    layers = files.big_layers(registry.folder, megabytes, f"pull {number}")
+    _push(registry.address, layers, str(number))
+    reference = f"{registry.address}/{_NAME}:{number}"
 
     def pull(tool: Tool) -> None:
-        _forget(run, tool, big)
+        os.sync()  # what others have written is not waited for in this one's time
         words = ["--tls-verify=false"] if tool.name == PODMAN else []
-        took = tool.run(run.folder, "pull", *words, big.reference, images=True)
-        run.note(f"pull {big.megabytes} MB, cold", tool, took)
-        with run.project(tool, "first", f"services:\n  s1: {{image: '{big.reference}'}}\n") as place:
+        run.note(f"pull {megabytes} MB, cold", tool, tool.run(run.folder, "pull", *words, reference, images=True))
+        with run.project(tool, "first", f"services:\n  s1: {{image: '{reference}'}}\n") as place:
             run.note("first run --rm after pull", tool, tool.run(place, "run", "--rm", "-T", "s1", "true"))
 
+    able = run.each(tools, pull)
+    layers = files.big_layers(registry.folder, megabytes, f"load {number}")
+    archive = files.archive(registry.folder / "big.tar", layers, f"{_NAME}:load{number}")
+
     def load(tool: Tool) -> None:
-        _forget(run, tool, big)
-        run.note(f"load {big.megabytes} MB", tool, tool.run(run.folder, "load", "-i", str(big.archive), images=True))
-        _forget(run, tool, big)
+        os.sync()
+        run.note(f"load {megabytes} MB", tool, tool.run(run.folder, "load", "-i", str(archive), images=True))
 
-    run.each(run.each(tools, pull), load)
-
-
-def _forget(run: Run, tool: Tool, big: Big) -> None:
-    for name in (big.reference, f"{_NAME}:1"):
-        tool.run(run.folder, "rmi", "-f", name, images=True, check=False)
-    os.sync()  # what others have written is not waited for in this one's time
+    run.each(able, load)
 
 
 def builds(run: Run) -> None:
