@@ -124,6 +124,7 @@ def _measure(run: Run, wanted: list[str], options: argparse.Namespace, stack: Ex
         "growing": lambda _: lifecycle.growing(run),
     }
     for number in range(options.rounds):
+        run.round = number
         for name, work in groups.items():
             if name in wanted and (number == 0 or name not in _ONCE):
                 print(f"round {number + 1}: {name} (load {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)

@@ -142,12 +142,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def config_of(layers: Iterable[Path]) -> bytes:
+    ids = [f"sha256:{digest(layer)}" for layer in layers]
     return json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
             "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest(layer)}" for layer in layers]},
+            "rootfs": {"type": "layers", "diff_ids": ids},
+            "history": [{"created_by": "kap-bench"} for _ in ids],
         }
     ).encode()
 

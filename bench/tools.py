@@ -87,6 +87,7 @@ class Run:
         self.values: dict[str, dict[str, list[float]]] = {}
         self.load: list[float] = []
         self.notes: list[str] = []
+        self.round = 0
         self._started: list[tuple[Tool, Path]] = []
 
     @property
@@ -124,16 +125,17 @@ class Run:
             self._started.remove((tool, place))
 
     def each(self, tools: Sequence[Tool], work: Callable[[Tool], None]) -> list[Tool]:
-        """Do it with each tool in turn; returns those that can."""
+        """Do it with each tool in turn, another first in every round; returns those that can."""
         able = []
-        for tool in tools:
+        first = self.round % len(tools) if tools else 0
+        for tool in (*tools[first:], *tools[:first]):
             try:
                 work(tool)
                 able.append(tool)
             except Failed as e:
                 self.notes.append(str(e))
                 print(f"  {e}", file=sys.stderr, flush=True)
-        return able
+        return [t for t in tools if t in able]
 
     def record(self) -> dict[str, Any]:
         machine = f"{os.cpu_count()} cores, kernel {platform.release()}, Python {platform.python_version()}"
