@@ -57,7 +57,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kap-bench-", ignore_cleanup_errors=True)))
         folder.chmod(0o755)  # ordinary users look for their own folders in it
-        run = stack.enter_context(Run(folder, _tools(options, folder)))
+        run = stack.enter_context(Run(folder, _tools(options, folder, stack)))
         try:
             _measure(run, wanted, options, stack)
         except KeyboardInterrupt:
@@ -83,8 +83,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _tools(options: argparse.Namespace, folder: Path) -> list[Tool]:
-    tools = [kap_tool(options.kap, folder)]
+def _tools(options: argparse.Namespace, folder: Path, stack: ExitStack) -> list[Tool]:
+    tools = [kap_tool(options.kap, stack)]
     for name, wanted, find in (
         (report.DOCKER, options.docker, docker_tool),
         (report.PODMAN, options.podman, lambda words: podman_tool(words, folder)),
@@ -94,7 +94,7 @@ def _tools(options: argparse.Namespace, folder: Path) -> list[Tool]:
             tools.append(found)
         else:
             print(f"{name}: left out", file=sys.stderr)
-    return [*tools, *(kap_tool(options.kap, folder, user) for user in options.users)]
+    return [*tools, *(kap_tool(options.kap, stack, user) for user in options.users)]
 
 
 def _measure(run: Run, wanted: list[str], options: argparse.Namespace, stack: ExitStack) -> None:

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -184,18 +185,22 @@ def quiet() -> Iterator[None]:
 # -- what is here ---------------------------------------------------------------------------------------------------
 
 
-def kap_tool(command: str, folder: Path, user: str = "") -> Tool:
-    """kap with a home of its own in `folder`; as an ordinary user if one is named."""
+def kap_tool(command: str, stack: ExitStack, user: str = "") -> Tool:
+    """kap, as an ordinary user if one is named. Its home of its own is where kap's would be, not where the machine
+    makes and deletes its temporary files: those who make files there later pay for it (ext4).
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KAP_", "COMPOSE_"))}
     words = shlex.split(command)
     tool = Tool(AS_USER + user if user else KAP, words, words, environment)
-    home = folder / f"{tool.slug}-home"
-    environment["KAP_HOME"] = str(home)
+    place = "/var/lib"
     if user:
         tool.user = pwd.getpwnam(user)
-        environment |= {"HOME": tool.user.pw_dir, "USER": user, "LOGNAME": user}
+        place = tool.user.pw_dir
+        environment |= {"HOME": place, "USER": user, "LOGNAME": user}
         environment.pop("XDG_RUNTIME_DIR", None)
-        home.mkdir()
+    home = stack.enter_context(TemporaryDirectory(prefix="kap-bench-", dir=place, ignore_cleanup_errors=True))
+    environment["KAP_HOME"] = home
+    if tool.user is not None:
         os.chown(home, tool.user.pw_uid, tool.user.pw_gid)
     return tool
 
