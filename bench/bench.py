@@ -27,7 +27,7 @@ import logs
 import pulling
 import report
 import traffic
-from tools import Failed, Run, Tool, docker_tool, kap_tool, podman_tool
+from sides import Failed, Run, Tool, docker_tool, kap_tool, podman_tool
 
 GROUPS = (
     "lifecycle",

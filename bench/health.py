@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -11,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import files
+from beats import told
 from files import IMAGE
 from report import DOCKER
-from tools import Run, Tool
+from sides import Run, Tool
 
 _DAEMONS = re.compile(r"dockerd|containerd|containerd-shim.*|docker-proxy")
 _INTERVAL = 5.0
@@ -64,7 +64,7 @@ def checks(run: Run, size: int = 50, seconds: float = 30.0) -> None:
             began, used = _uptime(), _cpu(tool, run)
             time.sleep(seconds)
             ended, used = _uptime(), _cpu(tool, run) - used
-            late, done, due = told(_beats(beats), began, ended)
+            late, done, due = told(_beats(beats), began, ended, _INTERVAL + _SLACK)
             run.note("CPU per health check", tool, used * 1000 / max(done, 1))
             run.note(f"late checks of {size} at {_INTERVAL:g} s", tool, late * 100 / max(due, 1))
 
@@ -73,20 +73,6 @@ def checks(run: Run, size: int = 50, seconds: float = 30.0) -> None:
 
 def _beats(folder: Path) -> list[list[float]]:
     return [[float(t) for t in path.read_text().split()] for path in sorted(folder.iterdir())]
-
-
-def told(beats: list[list[float]], began: float, ended: float) -> tuple[int, int, int]:
-    """Late checks, checks done, checks due between two times. One that never came is late as often as it was due."""
-    late = done = due = 0
-    for times in beats:
-        done += sum(began <= t < ended for t in times)
-        points = [max([t for t in times if t < began], default=began), *(t for t in times if began <= t < ended), ended]
-        for before, after in itertools.pairwise(points):
-            gaps = int((after - before) / (_INTERVAL + _SLACK))
-            late += gaps
-            due += gaps
-        due += len(points) - 2
-    return late, done, due
 
 
 def memory(run: Run, size: int = 50) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import files
 from report import PODMAN, per_service
-from tools import Run, Tool
+from sides import Run, Tool
 
 GROWING = (1, 10, 50, 100, 200, 300)
 

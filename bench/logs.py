@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from files import PROBE, PYTHON_IMAGE
-from tools import Run, Tool
+from sides import Run, Tool
 
 _FILE = "services:\n  a: {image: %s, command: %s, stop_grace_period: 1s}\n"
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import files
 from report import PODMAN
-from tools import Failed, Run, Tool
+from sides import Failed, Run, Tool
 
 _MEDIA = "application/vnd.docker.distribution.manifest.v2+json"
 _NAME = "kap-bench-big"

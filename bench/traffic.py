@@ -10,7 +10,7 @@ import time
 
 import probe
 from files import PROBE, PYTHON_IMAGE
-from tools import Failed, Run, Tool
+from sides import Failed, Run, Tool
 
 _WORDS = {"connections/s": "connections", "MB/s": "one stream", "round trip us": "round trip"}
 

@@ -24,6 +24,7 @@ def _module(name: str) -> ModuleType:
 
 
 report: Any = _module("report")
+beats: Any = _module("beats")
 VALUES = {
     "up -d 10": {"kap": [0.2, 0.3, 0.2], "docker compose": [2.0, 2.0, 1.0], "podman-compose": [4.0, 4.0, 4.0]},
     "published port, connections": {"kap": [3000.0], "docker compose": [2000.0], "kap as ann": [900.0]},
@@ -105,3 +106,16 @@ def test_runs_are_told_as_one_with_their_load_and_what_failed() -> None:
     assert told.startswith("2 cores; load average 1.0 to 3.0, median 2.0; medians")
     assert told.endswith("- podman: no\n")
     assert report.merged([run, run])["values"]["exec"]["kap"] == [0.1, 0.1]
+
+
+def test_checks_in_time_are_none_late() -> None:
+    on_time = [[95.0, 100.1, 105.2, 110.1, 115.0]]
+    assert beats.told(on_time, 100.0, 120.0, 6.0) == (0, 4, 4)
+
+
+def test_a_check_is_late_once_and_one_that_never_came_as_often_as_it_was_due() -> None:
+    late = [[95.0, 102.0, 107.0, 112.0, 117.0]]  # seven seconds after the one before
+    assert beats.told(late, 100.0, 120.0, 6.0) == (1, 4, 4)
+    slept = [[95.0, 100.0, 115.0, 119.0]]  # one never came, the next was late
+    assert beats.told(slept, 100.0, 120.0, 6.0) == (2, 3, 4)
+    assert beats.told([[]], 100.0, 118.5, 6.0) == (3, 0, 3)

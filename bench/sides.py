@@ -89,6 +89,7 @@ class Run:
         self.load: list[float] = []
         self.notes: list[str] = []
         self.round = 0
+        self._untagged = {t.name: _untagged(t) for t in tools if not t.is_kap}
         self._started: list[tuple[Tool, Path]] = []
 
     @property
@@ -152,7 +153,7 @@ class Run:
                 tool.run(place, "down", "-t", "0", "-v", check=False)
             for tool in self.tools:
                 if not tool.is_kap:
-                    _remove_images(tool, self.folder)
+                    _remove_images(tool, self.folder, self._untagged[tool.name])
 
     def __enter__(self) -> Run:
         return self
@@ -161,14 +162,23 @@ class Run:
         self.close()
 
 
-def _remove_images(tool: Tool, folder: Path) -> None:
-    listed = subprocess.run(
-        [*tool.images, "images", "--format", "{{.Repository}}:{{.Tag}}"],
+def _remove_images(tool: Tool, folder: Path, untagged: set[str]) -> None:
+    """The benchmark's, and what builds have left without a name."""
+    names = [name for name in _listed(tool, "{{.Repository}}:{{.Tag}}") if OURS in name]
+    for name in (*names, *(_untagged(tool) - untagged)):
+        tool.run(folder, "rmi", "-f", name, images=True, check=False)
+
+
+def _untagged(tool: Tool) -> set[str]:
+    return _listed(tool, "{{.ID}}", "--filter", "dangling=true")
+
+
+def _listed(tool: Tool, what: str, *words: str) -> set[str]:
+    done = subprocess.run(
+        [*tool.images, "images", "--format", what, *words],
         capture_output=True, text=True, check=False, env=tool.environment,
-    ).stdout.split()  # fmt: skip
-    for name in listed:
-        if OURS in name:
-            tool.run(folder, "rmi", "-f", name, images=True, check=False)
+    )  # fmt: skip
+    return set(done.stdout.split())
 
 
 @contextmanager
