@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _PAUSE = 0.2  # seconds between two rounds
+_LAST_MOMENT = 1.0
 
 
 @contextmanager
@@ -19,17 +20,20 @@ def meanwhile(folder: str) -> Iterator[None]:
     stop = threading.Event()
 
     def work() -> None:
-        while not stop.wait(_PAUSE):
-            try:
+        try:
+            while not stop.wait(_PAUSE):
                 files.syncfs(fd)
-            except OSError:
-                return  # the caller's own sync will say so
+        except OSError:
+            pass  # the caller's own sync will say so
+        finally:
+            os.close(fd)
 
     thread = threading.Thread(target=work, name="write-out", daemon=True)
     thread.start()
+    patience: float | None = _LAST_MOMENT  # Ctrl-C or a failure does not wait for a slow disk
     try:
         yield
+        patience = None
     finally:
         stop.set()
-        thread.join()
-        os.close(fd)
+        thread.join(patience)
