@@ -62,8 +62,11 @@ def main() -> None:
             _measure(run, wanted, options, stack)
         except KeyboardInterrupt:
             run.notes.append("stopped before the end")
-        run.save(options.json)
-        print(report.text(run.record()))
+            raise
+        finally:
+            run.save(options.json)
+            if run.values:
+                print(report.text(run.record()))
 
 
 def _options() -> argparse.Namespace:
@@ -142,4 +145,7 @@ def _give(run: Run, archive: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
