@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import compression, layers, manifests, platforms, reference, tarwrite
+from kapelle.images import compression, layers, manifests, platforms, reference, tarwrite, writeout
 from kapelle.images.store import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor, Layer, Store
 from kapelle.images.tarread import DIRECTORY, FILE, HARDLINK, SYMLINK, Reader, Stream
 from kapelle.images.types import Image
@@ -53,7 +53,9 @@ def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, em
     store.prepare()
     stack.enter_context(store.using())
     if isinstance(source, str) and os.path.isdir(source):
-        return _place(_collect(_folder(source), store, stack, emit, label), store, emit, label)
+        with writeout.meanwhile(store.root):
+            parts = _collect(_folder(source), store, stack, emit, label)
+        return _place(parts, store, emit, label)
     if isinstance(source, str):
         try:
             stream: BinaryIO = stack.enter_context(open(source, "rb"))
@@ -61,7 +63,9 @@ def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, em
             raise ImageError(f"{source} can't be read: {e.strerror}", hint="give the path of a saved image") from e
     else:
         stream = source
-    return _place(_collect(_members(_chunks(stream), label), store, stack, emit, label), store, emit, label)
+    with writeout.meanwhile(store.root):
+        parts = _collect(_members(_chunks(stream), label), store, stack, emit, label)
+    return _place(parts, store, emit, label)
 
 
 def import_layer(

@@ -135,11 +135,14 @@ class _Hashes:
                 raise ImageError(f"{what} has a digest of an unknown kind: {algorithm}", code="KAP504")
             self._other = hashlib.new(algorithm)
         self._plain: Any = hashlib.sha256()
+        self._head = b""
         self.size = 0
 
     def _came(self) -> Iterator[bytes]:
         for chunk in self._chunks:
             self.size += len(chunk)
+            if len(self._head) < 6:
+                self._head += chunk[:6]
             if self._blob is not None and self.size > self._blob.size:
                 raise ImageError(
                     f"{self._what} is damaged: more bytes came than its manifest says ({self._blob.size})",
@@ -154,8 +157,14 @@ class _Hashes:
 
     def plain_pieces(self) -> Iterator[bytes]:
         for piece in compression.plain(self._came()):
-            self._plain.update(piece)
+            if self._compressed:
+                self._plain.update(piece)
             yield piece
+
+    @property
+    def _compressed(self) -> bool:
+        """If not, the bytes that come are the plain ones, and one digest is enough."""
+        return compression.kind_of(self._head) != ""
 
     @property
     def digest(self) -> str:
@@ -163,7 +172,7 @@ class _Hashes:
 
     @property
     def diff_id(self) -> str:
-        return f"sha256:{self._plain.hexdigest()}"
+        return f"sha256:{self._plain.hexdigest()}" if self._compressed else self.digest
 
     def check(self, diff_id: str) -> None:
         if self._blob is not None:

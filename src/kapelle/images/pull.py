@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import layers, manifests, mirrors, platforms, reference, sidebyside
+from kapelle.images import layers, manifests, mirrors, platforms, reference, sidebyside, writeout
 from kapelle.images.mirrors import Settings as Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
@@ -279,7 +279,8 @@ def _bring(wanted: _Wanted, ref: Reference, shown: str, store: Store, tell: _Tel
             if diff_id not in missing:
                 tell.layer(blob, "Already exists", "done")
         paths = {d: stack.enter_context(store.temporary()) for d in order}
-        _Crew(wanted, shown, store, tell).run([(d, blobs[d], paths[d]) for d in order])
+        with writeout.meanwhile(store.root):
+            _Crew(wanted, shown, store, tell).run([(d, blobs[d], paths[d]) for d in order])
         if order:
             store.sync()
         for diff_id in order:

@@ -533,9 +533,14 @@ def _set_sysctl(key: str, value: str) -> None:
 
 
 def _enter_cgroup(path: str, sync: socket.socket) -> None:
-    """Best effort: without the group there are no limits, which is told."""
+    """Best effort: without the group there are no limits, which is told.
+
+    v1 lets a thread move itself alone, and ours is the only one: the kernel then takes no lock against all forks of
+    the machine, for which it waits milliseconds (an RCU grace period).
+    """
+    alone = f"{path}/tasks"  # v1 only
     try:
-        with open(f"{path}/cgroup.procs", "w") as f:
+        with open(alone if os.path.exists(alone) else f"{path}/cgroup.procs", "w") as f:
             f.write("0")
     except OSError as e:
         _note(sync, "", f"limits may be missing: {path}: {e.strerror}")
