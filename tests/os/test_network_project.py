@@ -439,7 +439,7 @@ def test_a_taken_port_names_its_holder_and_a_free_one_and_holds_nothing(machine:
         with pytest.raises(EngineError) as caught:
             project.publish(WEB, (PortSpec("", 18070, 0, 81, "tcp"), PortSpec("", 18083, 0, 80, "tcp")))
         assert caught.value.code == "KAP201"
-        assert caught.value.what == "port 18083 on all addresses is already taken; nothing was created."
+        assert caught.value.what == "port 18083 on all addresses is already taken"
         rows = dict(caught.value.details)
         assert f"(pid {os.getpid()}, user root)" in rows["held by"]
         assert rows["free now"] == "18084"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.light import TYPE_CHECKING, signal
@@ -105,8 +106,7 @@ def choose(context: Context, service: str, index: int) -> Container:
     if alive:
         return alive[0]
     if not have:
-        known = sorted({c.service for c in records.containers(context.paths, project)})
-        raise KapelleError(f"no such service: {service}", details=(("known", ", ".join(known)),), code="KAP304")
+        common.check_services(context, (service,), records.containers(context.paths, project))
     raise KapelleError(
         f'service "{service}" is not running' + (f" container #{index}" if index else ""),
         hint=f"kap up -d {service}",

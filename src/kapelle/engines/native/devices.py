@@ -70,7 +70,11 @@ def nodes(source: str, target: str) -> Iterator[Node]:
     info = os.stat(source)
     if stat.S_ISDIR(info.st_mode):
         for name in sorted(os.listdir(source)):
-            if name not in _SKIPPED and not name.startswith((".lxc", ".udev")):
+            if (
+                name not in _SKIPPED
+                and not name.startswith((".lxc", ".udev"))
+                and not os.path.islink(f"{source}/{name}")
+            ):
                 try:
                     yield from nodes(f"{source}/{name}", f"{target}/{name}")
                 except OSError:

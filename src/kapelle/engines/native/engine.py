@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kapelle.light import socket
 
 _LAST_LINES = 5
+_PORT_CODES = ("KAP201", "KAP205", "KAP206")  # can't be published, of native.ports
 
 
 class NativeEngine:
@@ -595,7 +596,8 @@ class NativeEngine:
             answer = client.request(self.paths, project.name, {"op": "start", "id": container.id}, strict=self.strict)
         except EngineError as e:
             if e.where is None and service is not None:
-                e.where = service.where.get("command") or service.where.get("entrypoint") or service.where.get("image")
+                keys = ("ports",) if e.code in _PORT_CODES else ("command", "entrypoint", "image")
+                e.where = next((service.where[key] for key in keys if key in service.where), None)
             e.what = f"container {step.name} could not be started: {e.what}"
             raise
         self._tell_notes(answer, service, emit)

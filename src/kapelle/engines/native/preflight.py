@@ -135,6 +135,7 @@ def _ports(
     from kapelle.engines.native import portchoice, records
 
     have = records.containers(paths, project.name)
+    making = {s.name for s in wanted if isinstance(s, steps.CreateContainer)}
     own = portchoice.freed(wanted, have)
     held: list[socket] = []
     choices: dict[str, list[Choice]] = {}
@@ -145,8 +146,8 @@ def _ports(
             if auto:
                 choices[name] = portchoice.choose(memory, service, number, own, held)
             else:
-                there = next((c.id for c in have if c.name == name), "")
-                mistakes += _taken(portchoice.as_made(paths, project.name, there, service), own, held)
+                there = "" if name in making else next((c.id for c in have if c.name == name), "")
+                mistakes += _taken(portchoice.as_made(paths, project.name, there, service), project, own, held)
     finally:
         for sock in held:
             sock.close()
@@ -154,7 +155,9 @@ def _ports(
     return choices, mistakes
 
 
-def _taken(service: Service, own: frozenset[tuple[int, str]], held: list[socket]) -> list[KapelleError]:
+def _taken(
+    service: Service, project: Project, own: frozenset[tuple[int, str]], held: list[socket]
+) -> list[KapelleError]:
     from kapelle.engines.native import portchoice
 
     mistakes: list[KapelleError] = []
@@ -164,6 +167,9 @@ def _taken(service: Service, own: frozenset[tuple[int, str]], held: list[socket]
         if error is not None:
             error.where = error.where or service.where.get(f"ports[{number}]") or service.where.get("ports")
             shown = f"{port.host_ip}:" * bool(port.host_ip) + f"{port.published}:{port.target}"
+            error.what = error.what.rstrip(".") + "; nothing was created."
             error.details = (("wanted by", f'service {service.name}   "{shown}"'), *error.details)
+            if any(text.startswith(f"the Kapelle project {project.name} ") for _, text in error.details):
+                error.hint = f'it is this project\'s own: for several containers write only "{port.target}", or a range'
             mistakes.append(error)
     return mistakes
