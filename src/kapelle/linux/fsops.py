@@ -242,7 +242,7 @@ def mount_kernel_trees(
     shm_size: int,
     privileged: bool,
     own_net: bool,
-    tty_gid: bool = True,
+    tty_gid: int | None = 5,
     host: Mapping[str, int] | None = None,
     memory: int | None = None,
 ) -> None:
@@ -276,7 +276,7 @@ def mount_kernel_trees(
         os.symlink(to, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"/dev/{name}", 0o755)
-    gid = ",gid=5" if tty_gid else ""
+    gid = "" if tty_gid is None else f",gid={tty_gid}"
     m.mount("devpts", "/dev/pts", "devpts", m.MS_NOSUID | m.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{gid}")
     if memory is None:
         m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")

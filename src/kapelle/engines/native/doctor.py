@@ -7,9 +7,9 @@ import pwd
 import tempfile
 from collections.abc import Callable
 
-from kapelle.engines.native import cgroup_tree, rung
+from kapelle.engines.native import cgroup_tree, rung, userns_choice
 from kapelle.light import NamedTuple
-from kapelle.linux import fsops, nft, route, seccomp
+from kapelle.linux import fsops, nft, process, route, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
 from kapelle.state.paths import Paths
@@ -43,6 +43,8 @@ def examine(paths: Paths, wanted: str = "") -> Report:
         _kernel(),
         _tun(),
     ]
+    if told == "R1":
+        found.insert(2, _own_namespaces(paths))
     return Report(told if told in rung.WORDS else "", tuple(found))
 
 
@@ -130,6 +132,19 @@ def _subordinate_ids(told: str) -> Finding:
         commands.append(f"usermod --add-subuids {span} --add-subgids {span} {user}")
     seen = "no newuidmap" if not helpers else f"no range for {user} in /etc/subuid and /etc/subgid"
     return Finding(name, False, seen, lost, " && ".join(commands), "user: of a service, where its image allows it")
+
+
+def _own_namespaces(paths: Paths) -> Finding:
+    """`userns_mode: private`, for root only."""
+    name = "own user namespaces"
+    ids = userns_choice.available()
+    refused = userns_choice.refusals([paths.data], set(), ids)
+    if not refused:
+        return Finding(name, True, f"userns_mode: private maps {ids.size} ids from {ids.uids} on")
+    lost = "userns_mode: private"
+    return Finding(
+        name, False, refused[0][1], lost, user="KAP_HOME=FOLDER on a file system that can (ext4, xfs, btrfs)"
+    )
 
 
 def _free_ids() -> int:
@@ -240,10 +255,8 @@ def _has_systemd() -> bool:
 
 
 def _kernel() -> Finding:
-    release = os.uname().release
-    numbers = tuple(int(n) for n in release.split("-")[0].split(".")[:2] if n.isdigit())
-    ok = numbers >= (5, 12)
-    return Finding("kernel", ok, release, "" if ok else "containers: 5.12 or newer is needed")
+    ok = process.kernel() >= (5, 12)
+    return Finding("kernel", ok, os.uname().release, "" if ok else "containers: 5.12 or newer is needed")
 
 
 def _tun() -> Finding:

@@ -276,7 +276,7 @@ class NativeEngine:
             self._create_over_layers(step, project, emit)
 
     def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
-        from kapelle.engines.native import mapping, spec
+        from kapelle.engines.native import mapping, spec, userns_choice
 
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
@@ -333,6 +333,7 @@ class NativeEngine:
                     containers=self._sharing(project, service),
                     given=self._given(service),
                     caller=mapping.caller(os.environ) if service.map_user else (0, 0),
+                    userns=userns_choice.chosen(service, self.environ),
                 ),
             )
             self._place_borrowed(intent, borrowed, shown)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from kapelle.engines.native import rung
+from kapelle.engines.native import rung, userns
 from kapelle.errors import EngineError, KapelleError
 from kapelle.linux import fsops, process
 from kapelle.linux import mount as m
@@ -91,6 +91,9 @@ def _enter(container: Container, intent: dict[str, Any]) -> None:
         pidfd = os.pidfd_open(container.pid)
         ns.setns(pidfd, ns.CLONE_NEWNS)
         os.chdir("/")
+        if userns.ids_of(intent["launch"]) is not None:  # ids as the container has them
+            userns.enter(pidfd)
+            process.prctl(process.PR_SET_DUMPABLE, 0)
         os.umask(0)
         return
     launch = intent["launch"]
