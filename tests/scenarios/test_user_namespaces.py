@@ -245,6 +245,15 @@ def test_a_file_system_that_can_not_be_mapped_is_told_before_anything_is_made(ka
         subprocess.run(["umount", str(place)], check=True)
 
 
+def test_a_copied_root_is_the_containers_too(kap: Kap) -> None:
+    script = "touch /made; rm -r /home; stat -c %u /bin /made /proc/1; ls -d /home 2>&1"
+    code, out, _ = runs(kap, "userns_mode: private", script, KAP_OVERLAY="copy")
+    assert out == "0\n0\n0\nls: /home: No such file or directory\n"
+    code, _, err = runs(kap, "userns_mode: private", script, KAP_OVERLAY="fuse")
+    assert code == 1
+    assert "KAP_OVERLAY=fuse: " in err
+
+
 def test_doctor_tells_which_ids_there_are(kap: Kap) -> None:
     (found,) = (
         f for f in json.loads(kap("doctor", "--format", "json").out)["findings"] if f["name"] == "own user namespaces"

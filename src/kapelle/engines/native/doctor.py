@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
 from collections.abc import Callable
 
-from kapelle.engines.native import cgroup_tree, rung, userns_choice
+from kapelle.engines.native import cgroup_tree, fuse, rung, stacking, userns_choice
 from kapelle.light import NamedTuple
-from kapelle.linux import fsops, nft, process, route, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
+from kapelle.linux import nft, process, route, seccomp
 from kapelle.state.paths import Paths
 
 
@@ -29,13 +28,13 @@ class Report(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def examine(paths: Paths, wanted: str = "") -> Report:
-    """Try everything. `wanted`: KAP_RUNG. Leaves nothing behind."""
+def examine(paths: Paths, wanted: str = "", overlay: str = "") -> Report:
+    """Try everything. `wanted`: KAP_RUNG; `overlay`: KAP_OVERLAY. Leaves nothing behind."""
     told = _in_child(lambda: rung.enter(wanted))
     found = [
         _namespaces(told),
         _subordinate_ids(told),
-        _overlay(paths, wanted),
+        _overlay(paths, wanted, overlay),
         _filter(wanted),
         _firewall(wanted),
         _ports(),
@@ -169,34 +168,35 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _overlay(paths: Paths, wanted: str) -> Finding:
+def _overlay(paths: Paths, wanted: str, forced: str) -> Finding:
     place = paths.data
     while not os.path.isdir(place):
         place = os.path.dirname(place)
-    try:
-        folder = tempfile.mkdtemp(prefix=".kapelle-doctor-", dir=place)
-    except OSError as e:
-        return Finding("storage", False, f"{place}: {e.strerror}", "images and containers", user="KAP_HOME=FOLDER")
-    dirs = [f"{folder}/{name}" for name in ("lower", "upper", "work", "merged")]
-    for made in dirs:
-        os.mkdir(made)
-    try:
-        user = os.geteuid() != 0
 
-        def stack() -> None:
-            fsops.mount_overlay(fsops.Overlay((dirs[0],), dirs[1], dirs[2], dirs[3], userxattr=user))
+    def find() -> str:
+        if not rung.enter(wanted):
+            return "!no user namespace"
+        return " ".join(stacking.find(paths))
 
-        error = _on_rung(wanted, stack)
-    finally:
-        from kapelle.state.store import remove_tree
-
-        remove_tree(folder)
-    if not error:
+    how, _, why = _in_child(find).partition(" ")
+    if how not in (stacking.KERNEL, stacking.FUSE, stacking.COPY):
+        seen = f"{place}: {how.lstrip('!')} {why}".rstrip()
+        return Finding("storage", False, seen, "images and containers", user="KAP_HOME=FOLDER")
+    if forced in (stacking.FUSE, stacking.COPY):
+        lacking = fuse.missing() if forced == stacking.FUSE else ""
+        seen = f"{place}, by KAP_OVERLAY={forced}; {why or 'overlay works'}"
+        if lacking:
+            return Finding("storage", False, f"{seen}; {lacking}", "containers' file systems", user="KAP_OVERLAY=copy")
+        return Finding("storage", True, seen)
+    if how == stacking.KERNEL:
         return Finding("storage", True, f"overlay on {place}")
-    return Finding(
-        "storage", False, f"overlay on {place}: {error}", "containers' file systems",
-        "modprobe overlay", "KAP_HOME=FOLDER on a file system of another kind (ext4, xfs, tmpfs)",
-    )  # fmt: skip
+    elsewhere = "KAP_HOME=FOLDER on a file system of another kind (ext4, xfs, tmpfs)"
+    if how == stacking.FUSE:
+        seen = f"fuse-overlayfs on {place}; {why}"
+        return Finding("storage", False, seen, "speed: files are passed by a program", "modprobe overlay", elsewhere)
+    mend = "chmod 666 /dev/fuse" if fuse.program() else "apt-get install -y fuse-overlayfs"
+    lost = "time and space: each container has a copy of its image"
+    return Finding("storage", False, f"copies on {place}; {why}", lost, f"modprobe overlay || {mend}", elsewhere)
 
 
 def _filter(wanted: str) -> Finding:

@@ -276,7 +276,7 @@ class NativeEngine:
             self._create_over_layers(step, project, emit)
 
     def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
-        from kapelle.engines.native import mapping, spec, userns_choice
+        from kapelle.engines.native import mapping, spec, stacking, userns_choice
 
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
@@ -338,6 +338,7 @@ class NativeEngine:
             )
             self._place_borrowed(intent, borrowed, shown)
             self._finish_security(intent, service, project)
+            stacking.prepare(intent["launch"], self._stacking(emit, mapped=bool(intent["launch"]["userns"])), data)
             self._note_rung(intent, image, emit)
             if not intent["command"]:
                 raise EngineError(
@@ -359,6 +360,12 @@ class NativeEngine:
         self._ids[project.name, step.name] = container_id
         self._record(project.name, intent, "create")
         emit(Progress("container", step.name, words[1], "done"))
+
+    def _stacking(self, emit: Emit, *, mapped: bool) -> str:
+        from kapelle.engines.native import stacking
+
+        with self._holding:
+            return stacking.chosen(self.paths, self.environ, emit, mapped=mapped)
 
     def _note_rung(self, intent: dict[str, Any], image: Image, emit: Emit) -> None:
         """Which walls the container has; told once where they are other than root's."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from kapelle.engines.native import rung, userns
+from kapelle.engines.native import fuse, stacking, userns
 from kapelle.errors import EngineError, KapelleError
 from kapelle.linux import fsops, process
 from kapelle.linux import mount as m
@@ -97,12 +97,10 @@ def _enter(container: Container, intent: dict[str, Any]) -> None:
         os.umask(0)
         return
     launch = intent["launch"]
+    served = fuse.stand_by(launch) if launch.get("stacking") == stacking.FUSE else None
     ns.unshare(ns.CLONE_NEWNS)
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    user = rung.current() != "R1"
-    fsops.mount_overlay(
-        fsops.Overlay(tuple(launch["lowers"]), launch["upper"], launch["work"], launch["merged"], userxattr=user)
-    )
+    stacking.mount(launch, served)
     binds = [
         fsops.Bind(row["source"], row["target"], row.get("read_only", False))
         for row in launch["mounts"]

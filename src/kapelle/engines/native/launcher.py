@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kapelle.engines.native import devices, mapping, messages, userns, users
+from kapelle.engines.native import devices, fuse, mapping, messages, userns, users
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -113,6 +113,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
             _join_namespace(int(mode[4:]), name, flag)
         elif mode not in ("own", "none", "host"):
             raise LaunchError(f"there is no {name} namespace {mode}")
+    device = fuse.open_device() if spec.get("stacking") == "fuse" else -1
     for path in spec["cgroups"]:
         _enter_cgroup(path, sync)
     if spec["namespaces"].get("cgroup") != "host":
@@ -124,16 +125,20 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     messages.send(sync, {"at": "namespaces"})
 
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    overlay = fsops.Overlay(
-        tuple(spec["lowers"]), spec["upper"], spec["work"], spec["merged"], userxattr=spec["rung"] != "R1"
-    )
+    lowers = () if spec.get("stacking") == "copy" else tuple(spec["lowers"])
+    overlay = fsops.Overlay(lowers, spec["upper"], spec["work"], spec["merged"], userxattr=spec["rung"] != "R1")
     ops = fsops.in_order([_op(row, ids) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
     shown = _shown(space, overlay.merged, ids) if ids is not None else None
     for stack in (op for op in ops if isinstance(op, fsops.Stack)):
         lowers = stack.lowers if shown is None else shown.paths(stack.lowers)
         trees[stack.target] = fsops.stack_tree(stack._replace(lowers=lowers), userxattr=spec["rung"] != "R1")
-    fsops.mount_overlay(overlay if shown is None else shown.overlay(overlay))
+    if device >= 0:
+        fuse.mount(overlay.merged, device)
+        messages.send(sync, {"at": "fuse"}, (device,))
+        os.close(device)
+    else:
+        fsops.mount_overlay(overlay if shown is None else shown.overlay(overlay))
     # In a user namespace a device node can't be made: the host's own is bound in its place.
     host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
     rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
