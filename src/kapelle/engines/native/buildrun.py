@@ -205,12 +205,12 @@ class BuildRunner:
                 raise EngineError("the build was interrupted")
             if self.started:
                 return
+            self.stacking = stacking.chosen(self.paths, self.environ, self.emit)
             self.started = True
             self._prepare()
 
     def _prepare(self) -> None:
         sweep(self.paths)
-        self.stacking = stacking.chosen(self.paths, self.environ, self.emit)
         store.make_directory(self.paths.project(self.project))
         self._mark = os.open(
             f"{self.paths.project(self.project)}/{_MARK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600

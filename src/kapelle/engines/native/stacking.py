@@ -40,6 +40,7 @@ def chosen(paths: Paths, environ: Mapping[str, str], emit: Emit, *, mapped: bool
         found = str(known["found"])
     else:
         found, why = find(paths)
+        store.make_directory(paths.state)
         store.write_json(mark, {"for": now, "found": found, "why": why})
         if found != KERNEL:
             emit(Notice(f"{WORDS[found]} ({why}); kap doctor says more", level="info"))
