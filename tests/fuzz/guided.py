@@ -1,13 +1,17 @@
-"""Coverage-guided fuzzing of one parser, where atheris is installed (pip install atheris).
+"""Coverage-guided fuzzing of the parsers, where atheris is installed (pip install atheris).
 
     PYTHONPATH=src python -m tests.fuzz.guided TARGET [options of libFuzzer]
 
-Starts from tests/fuzz/corpus/TARGET; what libFuzzer finds is written below the current folder.
+Starts from the seeds of TARGET. What libFuzzer finds is written to fuzz-TARGET/ in the current folder, or below
+KAP_FUZZ_PLACE: inputs that reach further in found/, what makes the parser fail as crash-*, timeout-* and the like.
+One of those becomes a file in tests/fuzz/corpus/TARGET, which test_fuzz.py reads.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from tests.fuzz import seeds
 
@@ -24,7 +28,13 @@ def main() -> int:
         print(f"TARGET: one of {', '.join(TARGETS)}")
         return 2
     name = sys.argv.pop(1)
-    atheris.Setup([*sys.argv, str(seeds.HERE / "corpus" / name)], TARGETS[name])
+    place = Path(os.environ.get("KAP_FUZZ_PLACE", "."), f"fuzz-{name}").absolute()
+    for folder in ("found", "seeds"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(seeds.of(name)):
+        (place / "seeds" / str(number)).write_bytes(data)
+    folders = [f"-artifact_prefix={place}/", str(place / "found"), str(place / "seeds")]
+    atheris.Setup([*sys.argv, *folders], TARGETS[name])
     atheris.Fuzz()
     return 0
 
