@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python -m tests.fuzz.guided TARGET [options of libFuzzer]
 
-TARGET may be "all": one after the other. Starts from the seeds. What libFuzzer finds is written to fuzz-TARGET/ in the current folder, or below
-KAP_FUZZ_PLACE: inputs that reach further in found/, what makes the parser fail as crash-*, timeout-* and the like.
-One of those becomes a file in tests/fuzz/corpus/TARGET, which test_fuzz.py reads.
+TARGET may be "all": one after the other. Starts from the seeds. What libFuzzer finds is written to fuzz-TARGET/ in the
+current folder, or below KAP_FUZZ_PLACE: inputs that reach further in found/, what makes the parser fail as crash-*,
+timeout-* and the like. One of those becomes a file in tests/fuzz/corpus/TARGET, which test_fuzz.py reads.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def compile_profile(
         if not _applies(row, caps, arch, kernel):
             continue
         result = _result(row.get("action"), row.get("errnoRet"))
-        names = _words(row, "names") or [str(name) for name in [row.get("name")] if name]
-        if not names:
+        names = row.get("names") or ([row["name"]] if row.get("name") else [])
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("a rule of the profile names no system call")
         for number in (numbers[n] for n in names if n in numbers):
             for arguments in _alternatives(row):
