@@ -18,7 +18,9 @@ from kapelle.light import NamedTuple
 ANY = -1
 RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
 PERMISSIONS = re.compile(r"[rwm]{1,3}")
-_SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", "log"))  # of /dev: a container has its own
+_SKIPPED = frozenset(  # of /dev: a container has its own
+    ("pts", "shm", "fd", "mqueue", "console", "log", "stdin", "stdout", "stderr", "ptmx")
+)
 
 
 class Rule(NamedTuple):
