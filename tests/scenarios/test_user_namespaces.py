@@ -254,6 +254,18 @@ def test_a_copied_root_is_the_containers_too(kap: Kap) -> None:
     assert "KAP_OVERLAY=fuse: " in err
 
 
+def test_a_user_namespace_can_be_required(kap: Kap) -> None:
+    kap.file("services:\n  a: {image: busybox, command: [sleep, '1000']}\n")
+    done = kap("up", "-d", "--require=userns")
+    assert done.code == 1
+    assert 'compose.yaml:2:3: --require=userns is not met: service "a" has no user namespace of its own' in done.err
+    kap.ok("up", "-d", "--require=userns", KAP_USERNS="private")
+    assert "--require=rootless is not met" in kap("up", "-d", "--require=rootless", KAP_USERNS="private").err
+    kap.file("services:\n  a: {image: busybox, userns_mode: host, command: [sleep, '1000']}\n")
+    done = kap("up", "-d", "--require=userns", KAP_USERNS="private")
+    assert "compose.yaml:2:23: --require=userns is not met" in done.err
+
+
 def test_doctor_tells_which_ids_there_are(kap: Kap) -> None:
     (found,) = (
         f for f in json.loads(kap("doctor", "--format", "json").out)["findings"] if f["name"] == "own user namespaces"

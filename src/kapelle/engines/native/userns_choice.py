@@ -7,7 +7,7 @@ one already: there is nothing to choose then.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from kapelle.engines.native import limits, rung
 from kapelle.engines.native.userns import Ids
@@ -28,6 +28,20 @@ def chosen(service: Service, environ: Mapping[str, str]) -> Ids | None:
     """The ids of this service's containers; None for the host's own. EngineError for a setting that is none."""
     mode = service.userns_mode or setting(environ)
     return available() if mode in _OWN and rung.current() == "R1" else None
+
+
+def require(services: Iterable[Service], asked: str, environ: Mapping[str, str]) -> None:
+    """--require=userns as root: each service has one of its own. EngineError KAP701."""
+    if "userns" not in rung.words_of(asked) or rung.current() != "R1":
+        return
+    for service in services:
+        if chosen(service, environ) is None:
+            raise EngineError(
+                f'--require=userns is not met: service "{service.name}" has no user namespace of its own',
+                where=limits.place(service, "userns_mode"),
+                hint="KAP_USERNS=private, or userns_mode: private on the service",
+                code="KAP701",
+            )
 
 
 def setting(environ: Mapping[str, str]) -> str:
