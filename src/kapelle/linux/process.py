@@ -72,6 +72,14 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
         os.closerange(first, min(last, os.sysconf("SC_OPEN_MAX")))
 
 
+def handle_of(pid: int) -> int:
+    """A pidfd; -1 for a process that has ended and is reaped."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
 def pidfd_exit_status(pidfd: int) -> int | None:
     """The wait status of a process that was reaped by somebody else, or None when the kernel can't tell.
 
