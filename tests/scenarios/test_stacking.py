@@ -16,6 +16,7 @@ from tests.scenarios.conftest import Kap, one_id
 
 WAYS = [pytest.param("fuse", marks=pytest.mark.skipif(bool(fuse.missing()), reason=fuse.missing())), "copy", "kernel"]
 
+_OVERLAY = (("lower", "low"), ("upper", "up"), ("work", "work"))
 DOCKERFILE = """FROM busybox
 RUN mkdir -p /a/b/c /gone /again && echo one > /a/one && echo two > /a/two && echo x > /gone/x && echo y > /again/y \\
  && ln -s one /a/link && echo 3 > /a/three && ln /a/three /a/hard && chmod 750 /a/b \\
@@ -163,9 +164,12 @@ def test_an_image_as_a_volume(kap: Kap, way: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay to make the way there worse")
 @pytest.mark.parametrize("mode", [0o666, 0])
 def test_the_best_way_is_found_by_trying_and_told_once(kap: Kap, tmp_path: Path, mode: int) -> None:
-    for name in ("low", "up", "work", "all"):
-        (tmp_path / name).mkdir()
-    options = f"lowerdir={tmp_path}/low,upperdir={tmp_path}/up,workdir={tmp_path}/work"
+    (tmp_path / "disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "disk")], check=True)
+    for name in ("low", "up", "work"):
+        (tmp_path / "disk" / name).mkdir()
+    (tmp_path / "all").mkdir()
+    options = ",".join(f"{key}dir={tmp_path}/disk/{name}" for key, name in _OVERLAY)
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(tmp_path / "all")], check=True)
     own = Kap(kap.folder, tmp_path / "all" / "home")
     if not mode:  # as where fuse-overlayfs can not open its device
@@ -191,7 +195,8 @@ def test_the_best_way_is_found_by_trying_and_told_once(kap: Kap, tmp_path: Path,
     finally:
         own("down", "-t", "0")
         wait_until(lambda: not processes(own), 5)
-        subprocess.run(["umount", "-l", str(tmp_path / "all")], check=True)
+        for name in ("all", "disk"):
+            subprocess.run(["umount", "-l", str(tmp_path / name)], check=True)
 
 
 def test_a_way_that_is_none_or_can_not_be_is_told(kap: Kap) -> None:
