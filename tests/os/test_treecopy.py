@@ -6,9 +6,13 @@ import os
 import stat
 from pathlib import Path
 
-from kapelle.engines.native import fuse, treecopy
+import pytest
+
+from kapelle.engines.native import fuse, stacking, treecopy
+from kapelle.events import Event, Notice
 from kapelle.images import trees
 from kapelle.images.build.rootfs import Rootfs
+from kapelle.state.paths import find
 
 Row = tuple[str, int, int, int, bytes]
 
@@ -89,3 +93,19 @@ def test_marks_of_fuse_overlayfs_become_the_kernels(tmp_path: Path) -> None:
     fuse.settle(str(upper))
     names = [row[0] for row in seen((*base, str(upper)))]
     assert names == ["b", "d", "d/own", "hard", "hidden", "hidden/new", "link"]
+
+
+def test_a_weaker_way_is_told_once_and_left_when_the_machine_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [("copy", "overlay: x"), ("copy", "overlay: x"), ("fuse", "overlay: x"), ("kernel", "")]
+    monkeypatch.setattr(stacking, "find", lambda _paths: found.pop(0))
+    told: list[Event] = []
+    paths = find({"KAP_HOME": str(tmp_path)})
+    ways = [stacking.chosen(paths, {}, told.append) for _ in range(6)]
+    assert ways == ["copy", "copy", "fuse", "kernel", "kernel", "kernel"]
+    texts = [e.text for e in told if isinstance(e, Notice)]
+    assert [t.split(":")[0] for t in texts] == [
+        "each container gets a copy of its image",
+        "images are stacked by fuse-overlayfs",
+    ]

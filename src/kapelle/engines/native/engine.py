@@ -51,6 +51,7 @@ class NativeEngine:
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
+        self._stacked: dict[bool, str] = {}  # how images are stacked, for containers with a user namespace or without
         self._turns: dict[str, Any] = {}  # service → lock, for its pre_start hooks
         self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
@@ -365,7 +366,9 @@ class NativeEngine:
         from kapelle.engines.native import stacking
 
         with self._holding:
-            return stacking.chosen(self.paths, self.environ, emit, mapped=mapped)
+            if mapped not in self._stacked:
+                self._stacked[mapped] = stacking.chosen(self.paths, self.environ, emit, mapped=mapped)
+            return self._stacked[mapped]
 
     def _note_rung(self, intent: dict[str, Any], image: Image, emit: Emit) -> None:
         """Which walls the container has; told once where they are other than root's."""

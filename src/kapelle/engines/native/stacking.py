@@ -1,5 +1,5 @@
 """How an image's layers and a container's changes become one tree here: the kernel's overlay, else fuse-overlayfs, else
-a copy. Found by trying, once per boot; KAP_OVERLAY=kernel, fuse or copy forces one.
+a copy. Found by trying; KAP_OVERLAY=kernel, fuse or copy forces one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def chosen(paths: Paths, environ: Mapping[str, str], emit: Emit, *, mapped: bool
     mark = f"{paths.state}/stacking.json"
     now = [process.boot_id(), rung.current(), paths.data]
     known = store.read_json(mark)
-    if isinstance(known, dict) and known.get("for") == now:
-        found = str(known["found"])
-    else:
+    before = known.get("found") if isinstance(known, dict) and known.get("for") == now else ""
+    found = KERNEL
+    if before != KERNEL:  # the others are tried each time: somebody may have mended it
         found, why = find(paths)
         store.make_directory(paths.state)
         store.write_json(mark, {"for": now, "found": found, "why": why})
-        if found != KERNEL:
+        if found not in (KERNEL, before):
             emit(Notice(f"{WORDS[found]} ({why}); kap doctor says more", level="info"))
     return COPY if found == FUSE and mapped else found
 
