@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from tests.fuzz import seeds
@@ -18,7 +19,7 @@ from tests.fuzz import seeds
 
 def main() -> int:
     try:
-        import atheris  # type: ignore[import-not-found]
+        atheris = import_module("atheris")
     except ImportError:
         print("atheris is not installed: pip install atheris (pytest tests/fuzz needs hypothesis only)")
         return 2
