@@ -39,6 +39,7 @@ def run(context: Context, args: Args) -> int:
         raise UsageError(f"requires at least 2 arg(s), only received {len(args.rest)}", hint="kap exec web sh")
     service, *command = args.rest
     from kapelle.engines.native import execution
+    from kapelle.linux.process import handle_of
 
     container = choose(context, service, args.index or 0)
     from kapelle.cli import terminal
@@ -70,7 +71,7 @@ def run(context: Context, args: Args) -> int:
     if tty:
         terminal.connect(process.terminal)
         return process.wait()
-    pidfd = os.pidfd_open(process.pid) if _exists(process.pid) else -1
+    pidfd = handle_of(process.pid)
 
     def pass_on(number: int, _frame: object) -> None:
         if pidfd >= 0:
@@ -84,10 +85,6 @@ def run(context: Context, args: Args) -> int:
     code = process.wait()
     streams.finish()
     return code
-
-
-def _exists(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
 
 
 def _variable(row: str, environ: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ def perform(images: ImageSource, options: BuildOptions, project: Project | None,
     options = options._replace(push=lambda name: push(images, name, emit))
     with (
         images.store.using(),
-        BuildRunner(images.paths, offline=images.offline) as run,
+        BuildRunner(images.paths, images.environ, emit, offline=images.offline) as run,
     ):  # layers of steps have no image yet
         return builder.build(
             options,

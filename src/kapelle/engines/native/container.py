@@ -253,6 +253,10 @@ class Container:
                 # It may have ended by itself; then its own message, which follows, says more.
                 self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
                 self.signal(signal.SIGKILL)
+        elif message.get("at") == "fuse" and fds:
+            from kapelle.engines.native import fuse
+
+            fuse.serve(fds[0], self.intent["launch"])
         elif message.get("at") == "note":
             self.notes.append((str(message["key"]), str(message["text"])))
         elif message.get("at") == "terminal" and fds:

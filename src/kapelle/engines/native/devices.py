@@ -14,7 +14,9 @@ from kapelle.engines.native import cgroup_tree as tree
 from kapelle.light import Any, NamedTuple
 
 ANY = -1
-_SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", "log"))  # of /dev: a container has its own
+_SKIPPED = frozenset(  # of /dev: a container has its own
+    ("pts", "shm", "fd", "mqueue", "console", "log", "stdin", "stdout", "stderr", "ptmx")
+)
 
 
 class Rule(NamedTuple):

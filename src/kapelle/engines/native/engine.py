@@ -52,6 +52,7 @@ class NativeEngine:
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
+        self._stacked: dict[bool, str] = {}  # how images are stacked, for containers with a user namespace or without
         self._turns: dict[str, Any] = {}  # service → lock, for its pre_start hooks
         self._held: socket.socket | None = None  # a connection that keeps the supervisor for this command
         self._perform: dict[type, Callable[..., None]] = {
@@ -277,7 +278,7 @@ class NativeEngine:
             self._create_over_layers(step, project, emit)
 
     def _create_over_layers(self, step: steps.CreateContainer, project: Project, emit: Emit) -> None:
-        from kapelle.engines.native import mapping, spec
+        from kapelle.engines.native import mapping, spec, stacking, userns_choice
 
         old = step.replaces
         words = ("Recreate", "Recreated") if old else ("Creating", "Created")
@@ -334,10 +335,12 @@ class NativeEngine:
                     containers=self._sharing(project, service),
                     given=self._given(service),
                     caller=mapping.caller(os.environ) if service.map_user else (0, 0),
+                    userns=userns_choice.chosen(service, self.environ),
                 ),
             )
             self._place_borrowed(intent, borrowed, shown)
             self._finish_security(intent, service, project)
+            stacking.prepare(intent["launch"], self._stacking(emit, mapped=bool(intent["launch"]["userns"])), data)
             self._note_rung(intent, image, emit)
             if not intent["command"]:
                 raise EngineError(
@@ -359,6 +362,14 @@ class NativeEngine:
         self._ids[project.name, step.name] = container_id
         self._record(project.name, intent, "create")
         emit(Progress("container", step.name, words[1], "done"))
+
+    def _stacking(self, emit: Emit, *, mapped: bool) -> str:
+        from kapelle.engines.native import stacking
+
+        with self._holding:
+            if mapped not in self._stacked:
+                self._stacked[mapped] = stacking.chosen(self.paths, self.environ, emit, mapped=mapped)
+            return self._stacked[mapped]
 
     def _note_rung(self, intent: dict[str, Any], image: Image, emit: Emit) -> None:
         """Which walls the container has; told once where they are other than root's."""

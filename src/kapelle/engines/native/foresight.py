@@ -14,6 +14,7 @@ from kapelle.engines.native import (
     mode_checks,
     network_options,
     security,
+    userns_choice,
 )
 from kapelle.errors import EngineError, KapelleError
 from kapelle.model.project import Project
@@ -33,6 +34,7 @@ def refused(service: Service, project: Project, environ: Mapping[str, str]) -> l
             found.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP321"))
     found += limit_checks.mistakes(service, limit_checks.Machine.here())
     found += mode_checks.mistakes(service)
+    found += userns_choice.mistakes(service, project, environ)
     found += address_checks.mistakes(service, project)
     found += security.mistakes(service, project.working_dir)
     found += given_devices.given(service, environ)[1]

@@ -219,20 +219,25 @@ def cause() -> str:
     return ""
 
 
-def require(asked: str = "") -> str:
+def words_of(asked: str) -> list[str]:
+    """The demands of --require."""
+    return list(filter(None, asked.replace(" ", ",").split(",")))
+
+
+def require(asked: str = "", *, later: tuple[str, ...] = ()) -> str:
     """The rung; EngineError KAP701 where containers can't be started, or not as `asked`, before anything is made.
 
-    `asked`: words of --require: rootless, userns, subids, root.
+    `asked`: words of --require: rootless, userns, subids, root. `later`: those that root meets by the file's services.
     """
     rung = current()
     if not rung:
         raise _no_rung()
-    for word in filter(None, asked.replace(" ", ",").split(",")):
+    for word in words_of(asked):
         if word not in _DEMANDS:
             raise EngineError(
                 f"--require={word}: there is no such demand", hint=f"one of {', '.join(_DEMANDS)}", code="KAP701"
             )
-        if rung not in _DEMANDS[word]:
+        if rung not in _DEMANDS[word] and not (rung == "R1" and word in later):
             raise EngineError(
                 f"--require={word} is not met: this runs as {WORDS[rung]} ({rung})",
                 hint="kap doctor says what would give more",
