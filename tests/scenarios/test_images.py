@@ -283,6 +283,27 @@ def test_what_skopeo_writes_loads_and_what_is_saved_skopeo_reads(own: Kap, form:
         subprocess.run(["skopeo", "inspect", f"{kind}:again.tar"], cwd=own.folder, check=True, capture_output=True)
 
 
+@pytest.mark.skipif(not shutil.which("skopeo") or os.geteuid() != 0, reason="needs skopeo and root's folders")
+def test_what_is_built_is_in_the_stores_layout_and_df_counts_it(own: Kap, tmp_path: Path) -> None:
+    (own.folder / "Dockerfile").write_text("FROM busybox\nRUN head -c 3000000 /dev/urandom > /made\n")
+    own.ok("build", "-q", "-t", "built:1", ".")
+    layout = str(next((tmp_path / "home").rglob("oci-layout")).parent)
+    copy = ["skopeo", "copy", "-q", "--insecure-policy", f"oci:{layout}:built:1", f"dir:{tmp_path}/copied"]
+    subprocess.run(copy, check=True, capture_output=True)
+    sizes = [json.loads(row) for row in own.ok("system", "df", "--format", "json").out.splitlines()]
+    images = next(row["Size"] for row in sizes if row["Type"] == "Images")
+    lean = Kap(own.folder, tmp_path / "lean")
+    lean.environment |= own.environment | {"KAP_HOME": lean.environment["KAP_HOME"], "KAP_KEEP_LAYER_ARCHIVES": "0"}
+    lean.ok("load", "-q", "-i", "busybox.tar")
+    lean.ok("build", "-q", "-t", "built:1", ".")
+    sizes = [json.loads(row) for row in lean.ok("system", "df", "--format", "json").out.splitlines()]
+    less = next(row["Size"] for row in sizes if row["Type"] == "Images")
+    assert float(images.removesuffix("MB")) > float(less.removesuffix("MB")) + 3
+    own.ok("rmi", "built:1")
+    own.ok("gc", "--cache")
+    assert subprocess.run(copy, check=False, capture_output=True).returncode != 0
+
+
 # -- registries ---------------------------------------------------------------------------------------------------
 
 

@@ -140,10 +140,9 @@ def run(context: Context, args: Args) -> int:
 def _build(context: Context, options: BuildOptions) -> Image:
     from kapelle.engines.native import rung
     from kapelle.engines.native.imagesource import ImageSource
-    from kapelle.images.store import Store
 
     rung.require()
-    return ImageSource(context.paths, Store(context.paths.images), context.environ).build_alone(options, context.emit)
+    return ImageSource(context.paths, context.store(), context.environ).build_alone(options, context.emit)
 
 
 def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions:
@@ -284,9 +283,8 @@ def _secret(context: Context, row: str) -> tuple[str, bytes]:
 def _write(context: Context, args: Args, image: Image, names: tuple[str, ...], wanted: list[Output]) -> None:
     from kapelle.engines.native import building
     from kapelle.images.build import outputs
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     for output in wanted:
         outputs.write(output, image, names, store)
     if args.push or any(o.push for o in wanted):
@@ -312,11 +310,10 @@ def push(context: Context, names: tuple[str, ...]) -> None:
     """--push: each of the image's names."""
     from kapelle.engines.native import building
     from kapelle.engines.native.imagesource import ImageSource
-    from kapelle.images.store import Store
 
     if not names:
         raise UsageError("--push needs the image's name", hint="kap build --push -t REGISTRY/NAME:TAG .")
-    images = ImageSource(context.paths, Store(context.paths.images), context.environ)
+    images = ImageSource(context.paths, context.store(), context.environ)
     for name in names:
         building.push(images, name, context.emit)
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kapelle.errors import UsageError
-from kapelle.images.store import Store
 from kapelle.light import NamedTuple
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import reference, upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     tests = _tests(filters)
     lines: list[str] = []
     freed, postponed = 0, False
@@ -59,7 +58,7 @@ def gc(context: Context, *, cache: bool = False, mounts: bool = False) -> Pruned
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     if context.dry_run:
         return Pruned()
     freed = upkeep.drop_cache(store, mounts=mounts) if cache else 0

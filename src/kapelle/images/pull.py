@@ -279,11 +279,12 @@ def _bring(wanted: _Wanted, ref: Reference, shown: str, store: Store, tell: _Tel
             if diff_id not in missing:
                 tell.layer(blob, "Already exists", "done")
         paths = {d: stack.enter_context(store.temporary()) for d in order}
-        _Crew(wanted, shown, store, tell).run([(d, blobs[d], paths[d]) for d in order])
+        crew = _Crew(wanted, shown, store, tell)
+        crew.run([(d, blobs[d], paths[d]) for d in order])
         if order:
             store.sync()
         for diff_id in order:
-            store.publish_layer(paths[diff_id], diff_id)
+            store.publish_layer(paths[diff_id], diff_id, crew.kept.get(diff_id, ""))
         names = [str(ref._replace(digest=""))] if ref.tag else []
         pins = {wanted.digest, ref.digest} - {""}
         names += [f"{ref.name}@{digest}" for digest in sorted(pins)]
@@ -299,6 +300,8 @@ class _Crew:
         self._store = store
         self._tell = tell
         self._stop = threading.Event()
+        self._keep = store.keeps_archives
+        self.kept: dict[str, str] = {}  # diff-ID → digest of the blob that lies beside the unpacked layer
 
     def run(self, jobs: list[tuple[str, Descriptor, str]]) -> None:
         """Bring each (diff-ID, blob, temporary directory). Raises what the first failing one raised."""
@@ -314,7 +317,11 @@ class _Crew:
         chunks = self._chunks(blob)
         what = f"layer {blob.digest.partition(':')[2][:12]} of {self._shown}"
         try:
-            layers.take(self._store, path, chunks, what=what, blob=blob, diff_id=diff_id, counted=self._count(blob))
+            taken = layers.take(
+                self._store, path, chunks,
+                what=what, blob=blob, diff_id=diff_id, counted=self._count(blob), keep=self._keep,
+            )  # fmt: skip
+            self.kept[diff_id] = taken.kept
         except ImageError:
             if self._stop.is_set():
                 raise layers.Cancelled from None

@@ -19,7 +19,7 @@ from kapelle.engines.native import client, messages, records, removal, secretpla
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
-from kapelle.images.store import Store
+from kapelle.images import keeping
 from kapelle.images.types import Image
 from kapelle.linux import idmap, process
 from kapelle.model.project import FileSource, Project
@@ -47,7 +47,7 @@ class NativeEngine:
         self.strict = environ.get("KAP_COMPAT") == "strict"
         self.auto_ports = environ.get("KAP_PORTS") == "auto"
         self._ports: dict[str, list[Choice]] = {}  # by container: where its ports go that are taken
-        self.store = Store(paths.images)
+        self.store = keeping.store(paths, environ)
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
