@@ -506,3 +506,25 @@ def test_quiet_flags_leave_out_what_pulls_and_builds_say_and_nothing_else(own: K
         failed = own("create", "--quiet-pull")
         assert failed.code != 0
         assert "missing:1" in failed.err
+
+
+def test_a_limit_tells_when_it_ends_how_many_images_are_missing_and_what_is_left_to_do(own: Kap) -> None:
+    with badregistry.running() as server:
+        server.image("app", "1", {"x": b"1"})
+        name = f"{server.address}/app:1"
+        own.file(
+            f"services:\n  a: {{image: busybox}}\n  b: {{image: '{name}'}}\n  c: {{image: '{server.address}/no:1'}}\n"
+        )
+        server.when("GET", "/v2/no/manifests/", lambda r: r.error(429, "TOOMANYREQUESTS", Retry_After="2460"))
+        own.ok("pull", "-q", "b")
+        done = own("up", "-d")
+        assert done.code == 1
+        assert f"image {server.address}/no:1 could not be pulled (1 of 3 images is missing) [KAP501]" in done.err
+        assert "429 too many requests, free again in 41 min (anonymous, per address)" in done.err
+        assert f"kap login {server.address}" in done.err
+        # an image that is here and was asked for again is enough to go on
+        server.when("GET", "/v2/app/manifests/", lambda r: r.error(429, "TOOMANYREQUESTS", Retry_After="2460"))
+        own.file(f"services:\n  b: {{image: '{name}', pull_policy: always}}\n")
+        done = own("up", "-d")
+        assert "missing" not in done.err
+        assert " hint: carry on with what is here: kap up --offline" in done.err

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, secretplace, stopping, volumes
 from kapelle.engines.native.imagesource import ImageSource
-from kapelle.errors import EngineError, KapelleError
+from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
 from kapelle.images import keeping
 from kapelle.images.types import Image
@@ -148,7 +148,11 @@ class NativeEngine:
         if self.images.offline and step.fallback_build and self.store.find(step.image) is None:
             self._build(steps.BuildImage(step.image, step.service, because="no such image"), project, emit)
             return
-        self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
+        try:
+            self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
+        except ImageError as e:
+            self.images.tell_how_many(e, step.image, project)
+            raise
 
     def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
         from kapelle.engines.native import rung
