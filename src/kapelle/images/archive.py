@@ -233,7 +233,9 @@ class _Found(NamedTuple):
 
 
 def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> list[Image]:
-    if "manifest.json" in parts:
+    if "manifest.json" in parts and "version" in parts and isinstance(_json(parts, "manifest.json", label), dict):
+        found = [_directory(parts, label)]
+    elif "manifest.json" in parts:
         found = list(_docker(parts, label))
     elif "index.json" in parts:
         found = list(_oci(parts, label))
@@ -312,6 +314,25 @@ def _packed_manifests(parts: dict[str, _Part], label: str) -> Iterator[tuple[tup
             continue  # a config, or nothing of ours
         if isinstance(parsed, manifests.Manifest) and not plain.intersection(d.digest for d in parsed.layers):
             yield (parsed.config.digest, *(d.digest for d in parsed.layers)), part.data
+
+
+def _directory(parts: dict[str, _Part], label: str) -> _Found:
+    """`skopeo copy … dir:`, `podman save --format docker-dir`: one image without a name, its blobs named by digits."""
+    data = _data(parts, "manifest.json", label)
+    parsed = manifests.parse(data, "", label)
+    if isinstance(parsed, manifests.Index):
+        raise _not_one(label, "it holds the variants of an image by name only", "copy one: skopeo copy without --all")
+
+    def blob(wanted: Descriptor) -> _Part:
+        part = _part(parts, wanted.digest.partition(":")[2], label)
+        if part.digest != wanted.digest:
+            raise layers.wrong(f"blob {wanted.digest[:19]} of {label}", "digest", wanted.digest, part.digest)
+        return part
+
+    config = blob(parsed.config)
+    if config.data is None:
+        raise _not_one(label, "its config should be JSON and is an archive")
+    return _Found(config.data, tuple(blob(d) for d in parsed.layers), (), data, parsed.layers)
 
 
 def _oci(parts: dict[str, _Part], label: str) -> Iterator[_Found]:
