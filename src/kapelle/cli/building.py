@@ -170,7 +170,7 @@ def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions
         text = sys.stdin.read()
     else:
         text = ""
-        if dockerfile and not is_remote(path) and path != "-":
+        if dockerfile and not is_remote(path) and not is_remote(dockerfile) and path != "-":
             dockerfile = os.path.join(context.cwd, dockerfile)
     tags = [*args.tag, *(o.name for o in wanted if o.name)]
     build = Build(
@@ -234,7 +234,9 @@ def _context(context: Context, row: str) -> tuple[str, str]:
     name, equals, value = row.partition("=")
     if not equals:
         raise UsageError(f'invalid argument "{row}" for --build-context', hint="--build-context NAME=PATH")
-    return name, value if "://" in value else os.path.join(context.cwd, value)
+    from kapelle.compose.paths import is_remote
+
+    return name, value if is_remote(value) else os.path.join(context.cwd, value)
 
 
 def _host(row: str) -> tuple[str, str]:

@@ -66,6 +66,21 @@ def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, em
     return _place(_collect(_members(_chunks(stream), label), store, stack, emit, label), store, emit, label)
 
 
+def load_members(members: Iterator[Member], store: Store, label: str) -> list[Image]:
+    """The images of a layout or archive that is given file by file; nothing is told."""
+    try:
+        with ExitStack() as stack:
+            store.prepare()
+            stack.enter_context(store.using())
+            return _place(_collect(members, store, stack, _hush, label), store, _hush, label)
+    except OSError as e:
+        raise layers.fault(e, f"{label} could not be loaded") from e
+
+
+def _hush(_: object) -> None:
+    return None
+
+
 def import_layer(
     stream: BinaryIO, label: str, store: Store, name: str, *, created: str, comment: str, platform: str = ""
 ) -> Image:
@@ -101,10 +116,10 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
         yield data
 
 
-_Member = tuple[str, str, Iterable[bytes]]  # name, what it links to ("" for a file), content
+Member = tuple[str, str, Iterable[bytes]]  # name, what it links to ("" for a file), content
 
 
-def _members(chunks: Iterator[bytes], label: str) -> Iterator[_Member]:
+def _members(chunks: Iterator[bytes], label: str) -> Iterator[Member]:
     try:
         reader = Reader(Stream(compression.plain(chunks)))
         for entry in reader:
@@ -123,7 +138,7 @@ def _members(chunks: Iterator[bytes], label: str) -> Iterator[_Member]:
         raise
 
 
-def _folder(path: str) -> Iterator[_Member]:
+def _folder(path: str) -> Iterator[Member]:
     for directory, below, names in os.walk(path):
         below.sort()
         for name in sorted(names):
@@ -137,7 +152,7 @@ def _clean(name: bytes) -> str:
     return os.path.normpath(os.fsdecode(name)).lstrip("/")
 
 
-def _collect(members: Iterator[_Member], store: Store, stack: ExitStack, emit: Emit, label: str) -> dict[str, _Part]:
+def _collect(members: Iterator[Member], store: Store, stack: ExitStack, emit: Emit, label: str) -> dict[str, _Part]:
     parts: dict[str, _Part] = {}
     links: dict[str, str] = {}
     for name, link, content in members:
