@@ -56,7 +56,7 @@ def pull(
     ref = reference.parse(name)
     wanted = platforms.parse(platform) if platform else platforms.host()
     have = store.find(str(ref))
-    if have is not None and not _due(ref, store, policy) and _fits(have, wanted, bool(platform)):
+    if have is not None and not _due(ref, store, policy) and _fits(have, wanted, asked=bool(platform)):
         return have
     if policy == "never":
         raise ImageError(
@@ -109,7 +109,7 @@ def _duration(text: str) -> float | None:
     return total if text and not digits else None
 
 
-def _fits(image: Image, wanted: platforms.Platform, asked: bool) -> bool:
+def _fits(image: Image, wanted: platforms.Platform, *, asked: bool) -> bool:
     """Whether an image that is here is of the platform. Only one that was asked for is a reason to pull again."""
     if not asked:
         return True
@@ -163,6 +163,9 @@ def _pull(
         label = f"mirror {number}" if endpoint.mirror else ref.registry
         registry = Registry(endpoint, ref.registry, settings)
         try:
+            same = None if asked else _unmoved(registry, store, ref, platform)
+            if same is not None:
+                return same
             wanted = _resolve(registry, store, ref, shown, platform, tell, asked=asked)
             with store.using():
                 return _bring(wanted, ref, shown, store, tell)
@@ -171,6 +174,23 @@ def _pull(
         except OSError as e:
             raise layers.fault(e, f"image {shown} could not be stored") from e
     raise _failure(shown, ref, refusals, _others(store, ref))
+
+
+def _unmoved(registry: Registry, store: Store, ref: Reference, platform: platforms.Platform) -> Image | None:
+    """The image that the tag still stands for, if it is here; its name is confirmed."""
+    if ref.digest or not store.lookup(ref):
+        return None
+    digest = registry.digest(registry.endpoint.asked or ref.repository, ref.tag)
+    with store.using():
+        image_id = store.lookup(ref._replace(tag="", digest=digest)) if digest else ""
+        image = store.image(image_id) if image_id else None
+        if image is None or not all(map(store.has_layer, image.layers)):
+            return None
+        own = platforms.Platform(*(str(image.config.get(k) or "") for k in ("os", "architecture", "variant")))
+        if platforms.normal(own) != platforms.normal(platform):
+            return None  # of another platform's pull, or an index may have a nearer one
+        store.tag(str(ref), image.id)
+        return image
 
 
 def _others(store: Store, ref: Reference) -> tuple[str, ...]:
