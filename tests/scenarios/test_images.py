@@ -523,7 +523,7 @@ def test_a_limit_tells_when_it_ends_how_many_images_are_missing_and_what_is_left
         assert "429 too many requests, free again in 41 min (anonymous, per address)" in done.err
         assert f"kap login {server.address}" in done.err
         # an image that is here and was asked for again is enough to go on
-        server.when("GET", "/v2/app/manifests/", lambda r: r.error(429, "TOOMANYREQUESTS", Retry_After="2460"))
+        server.when("HEAD", "/v2/app/manifests/", lambda r: r.answer(429, Retry_After="2460"))
         own.file(f"services:\n  b: {{image: '{name}', pull_policy: always}}\n")
         done = own("up", "-d")
         assert "missing" not in done.err

@@ -33,10 +33,9 @@ def remove(store: Store, image_id: str, in_use: Callable[[], Set[str]], *, only_
             return Removed(postponed=True)
         own = _manifests(record)
         named = {image_id, *own, *blobs.needed(store, own, record["layers"])}
-        layers, kept = _referenced(store, in_use)
-        freed = _take_blobs(store, sorted(named - kept))
+        layers, kept = _referenced(store, in_use, frozenset(record["layers"]))
         done = _take_away(store, (d for d in dict.fromkeys(record["layers"]) if d not in layers))
-        return done._replace(freed=done.freed + freed)
+        return done._replace(freed=done.freed + _take_blobs(store, sorted(named - kept)))
 
 
 def gc(store: Store, in_use: Callable[[], Set[str]]) -> Removed:
@@ -52,14 +51,17 @@ def gc(store: Store, in_use: Callable[[], Set[str]]) -> Removed:
             if store.record(image_id) is None:
                 for name in names:
                     _unlink(store.name_path(name))
-        entries = (f"sha256:{entry}" for entry in store.listed("blobs/sha256") if len(entry) == 64)
-        freed = _take_blobs(store, (digest for digest in entries if digest not in kept))
         done = _take_away(store, (d for d in store.layers() if d not in layers))
-        return done._replace(freed=done.freed + freed)
+        entries = (f"sha256:{entry}" for entry in store.listed("blobs/sha256") if len(entry) == 64)
+        return done._replace(freed=done.freed + _take_blobs(store, (d for d in entries if d not in kept)))
 
 
-def _referenced(store: Store, in_use: Callable[[], Set[str]]) -> tuple[set[str], set[str]]:
-    """The layers that something has, and the blobs of images and of those layers."""
+def _referenced(
+    store: Store, in_use: Callable[[], Set[str]], among: Set[str] | None = None
+) -> tuple[set[str], set[str]]:
+    """The layers that something has, and the blobs of images and of those layers. among: only blobs of images that
+    have one of these layers are of interest.
+    """
     layers: set[str] = set()
     named: set[str] = set()
     manifests: set[str] = set()
@@ -69,9 +71,11 @@ def _referenced(store: Store, in_use: Callable[[], Set[str]]) -> tuple[set[str],
         if record is not None:
             layers.update(record["layers"])
             named.add(image_id)
-            manifests |= _manifests(record)
+            if among is None or not among.isdisjoint(record["layers"]):
+                manifests |= _manifests(record)
     layers |= in_use()
-    return layers, named | manifests | blobs.needed(store, manifests, layers)
+    packed = layers if among is None else layers & among
+    return layers, named | manifests | blobs.needed(store, manifests, packed)
 
 
 def _manifests(record: Mapping[str, Any]) -> set[str]:
@@ -79,7 +83,7 @@ def _manifests(record: Mapping[str, Any]) -> set[str]:
 
 
 def _take_blobs(store: Store, digests: Iterable[str]) -> int:
-    """Remove blobs; returns the bytes."""
+    """Remove blobs; returns the bytes. After the layers: a layer that is here has its blob, whenever a kill comes."""
     freed = 0
     for digest in digests:
         size = blobs.kept_size(store, digest)
