@@ -153,6 +153,22 @@ def a_docker_manifest_is_pulled(c: Client) -> None:
     assert c.text(c.pull("app:1")) == "docker"
 
 
+def a_docker_manifest_without_types_of_its_parts_is_pulled(c: Client) -> None:
+    tree = c.server.image("app", "1", {"hello": b"typeless"}, kind=DOCKER_MANIFEST)
+    for row in (tree["config"], *tree["layers"]):
+        del row["mediaType"]
+    c.server.manifest("app", "1", tree, DOCKER_MANIFEST)
+    assert c.text(c.pull("app:1")) == "typeless"
+
+
+def the_old_format_is_refused_with_its_name(c: Client) -> None:
+    for kind in ("application/vnd.docker.distribution.manifest.v1+prettyjws", "application/json"):
+        c.server.manifest("app", "1", {"schemaVersion": 1, "name": "app", "tag": "1", "fsLayers": []}, kind)
+        with pytest.raises(ImageError, match="schema 1") as caught:
+            c.pull("app:1")
+        assert caught.value.code == "KAP504"
+
+
 def a_plain_layer_is_pulled(c: Client) -> None:
     tree = c.server.image("app", "1", {"hello": b"plain"})
     data = gzip.decompress(c.server.blobs[tree["layers"][0]["digest"]])
@@ -328,6 +344,8 @@ RULES: tuple[Callable[[Client], None], ...] = (
     what_is_here_is_not_fetched_again,
     a_tag_that_has_not_moved_is_asked_for_by_head_alone,
     a_docker_manifest_is_pulled,
+    a_docker_manifest_without_types_of_its_parts_is_pulled,
+    the_old_format_is_refused_with_its_name,
     a_plain_layer_is_pulled,
     a_zstd_layer_is_pulled,
     a_manifest_without_a_media_type_is_taken_by_its_header,

@@ -76,17 +76,15 @@ def as_oci(blob: Descriptor) -> Descriptor:
 def oci_form(manifest: bytes) -> bytes:
     """A manifest of the same image by OCI's names: readers of layouts pass over Docker's."""
     tree = json.loads(manifest)
-    if not str(tree.get("mediaType", "")).startswith("application/vnd.docker."):
+    rows = [tree, tree["config"], *tree.get("layers", ())]
+    if not any(str(row.get("mediaType") or "").startswith("application/vnd.docker.") for row in rows):
         return manifest
 
     def renamed(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "mediaType": _AS_OCI.get(row["mediaType"], row["mediaType"])}
+        kind = row.get("mediaType") or ""
+        return {**row, "mediaType": _AS_OCI.get(kind, kind)}
 
-    tree |= {
-        "mediaType": _OCI_MANIFEST,
-        "config": renamed(tree["config"]),
-        "layers": [renamed(row) for row in tree.get("layers", [])],
-    }
+    tree |= {"mediaType": _OCI_MANIFEST, "config": renamed(tree["config"]), "layers": [renamed(r) for r in rows[2:]]}
     return json.dumps(tree, separators=(",", ":")).encode()
 
 
