@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kapelle.compose.load import Loaded, Options
     from kapelle.engine.protocol import Engine
     from kapelle.events import Emit, Event
+    from kapelle.images.store import Store
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
     from kapelle.plan.steps import Step
@@ -91,6 +92,12 @@ class Context:
         given.replace("project_directory", directory)
         if not given.project_name and "COMPOSE_PROJECT_NAME" not in self.environ:
             given.replace("project_name", name)
+
+    def store(self) -> Store:
+        """The images that are here."""
+        from kapelle.images import keeping
+
+        return keeping.store(self.paths, self.environ)
 
     # ---- the project ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from kapelle.cli import common
 from kapelle.errors import UsageError
-from kapelle.images.store import Store
 from kapelle.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,14 +26,17 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import reference, upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     tests = _tests(filters)
     lines: list[str] = []
     freed, postponed = 0, False
+
+    def used() -> set[str]:
+        return {c.image_id for c in context.reader().containers()}
+
     for image in store.all():
-        used = {c.image_id for c in context.reader().containers()}
         named = bool(image.names)
-        if image.id in used or (named and not everything) or not _passes(image, tests):
+        if image.id in used() or (named and not everything) or not _passes(image, tests):
             continue
         told = [f"untagged: {reference.familiar(reference.parse(n))}" for n in (*image.names, *image.repo_digests)]
         told.append(f"deleted: {image.id}")
@@ -43,7 +45,9 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
             freed += image.size
             continue
         removed = store.remove(
-            image.id, lambda: layers_in_use(context.paths) | upkeep.cached_layers(store), only_alone=True
+            image.id,
+            lambda: layers_in_use(context.paths) | upkeep.cached_layers(store),
+            unless=lambda image_id=image.id: image_id in used(),  # type: ignore[misc]
         )
         if removed.postponed:  # another kap may be about to make a container of it
             postponed = True
@@ -59,7 +63,7 @@ def gc(context: Context, *, cache: bool = False, mounts: bool = False) -> Pruned
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     if context.dry_run:
         return Pruned()
     freed = upkeep.drop_cache(store, mounts=mounts) if cache else 0

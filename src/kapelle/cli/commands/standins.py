@@ -23,12 +23,11 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
-    from kapelle.images.store import Store
 
     if args.offline:
         context.go_offline()
     word, *names = args.rest or ["ls"]
-    store = Store(context.paths.images)
+    store = context.store()
     if word == "build":
         return _build(context, names, store, quiet=bool(args.quiet))
     if word != "ls" or names:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from kapelle import COMPOSE_VERSION
 from kapelle.engines.native import client, messages, records, removal, secretplace, stopping, volumes
 from kapelle.engines.native.imagesource import ImageSource
-from kapelle.errors import EngineError, KapelleError
+from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
-from kapelle.images.store import Store
+from kapelle.images import keeping
 from kapelle.images.types import Image
 from kapelle.light import TYPE_CHECKING, Any
 from kapelle.linux import idmap, process
@@ -48,7 +48,7 @@ class NativeEngine:
         self.strict = environ.get("KAP_COMPAT") == "strict"
         self.auto_ports = environ.get("KAP_PORTS") == "auto"
         self._ports: dict[str, list[Choice]] = {}  # by container: where its ports go that are taken
-        self.store = Store(paths.images)
+        self.store = keeping.store(paths, environ)
         self.images = ImageSource(paths, self.store, environ)
         self._ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
         self._holding = allocate_lock()
@@ -150,7 +150,11 @@ class NativeEngine:
         if self.images.offline and step.fallback_build and self.store.find(step.image) is None:
             self._build(steps.BuildImage(step.image, step.service, because="no such image"), project, emit)
             return
-        self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
+        try:
+            self.images.get(step.image, emit, policy=step.policy, platform=step.platform, project=project)
+        except ImageError as e:
+            self.images.tell_how_many(e, step.image, project)
+            raise
 
     def _build(self, step: steps.BuildImage, project: Project, emit: Emit) -> None:
         from kapelle.engines.native import rung
