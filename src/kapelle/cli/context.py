@@ -193,6 +193,7 @@ class Context:
         from kapelle.state.lock import project_lock
 
         with project_lock(self.paths, project, self.emit, self.command):
+            self.engine().tidy(project)
             yield
 
     # ---- the engine ----------------------------------------------------------------------------------------

@@ -73,6 +73,18 @@ def names_in(directory: str) -> list[str]:
         return []
 
 
+def sweep(directory: str) -> None:
+    """Remove temporaries (NAME.PID….tmp) of processes that are gone."""
+    try:
+        names = [n for n in os.listdir(directory) if n.endswith(".tmp")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        maker = name.split(".")[-2].partition("-")[0]
+        if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
+            remove_tree(f"{directory}/{name}")
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory with all below it, following no link; missing ones are no error.
 
@@ -91,6 +103,8 @@ def remove_tree(path: str) -> None:
             try:
                 os.rmdir(path)
                 return
+            except FileNotFoundError:
+                return  # somebody else removes it too
             except OSError as e:
                 if e.errno != errno.ENOTEMPTY or again == 1:
                     raise  # else: a keeper or supervisor has written its last word there this moment
@@ -106,11 +120,13 @@ def _empty(directory: int) -> None:
             try:
                 os.unlink(name, dir_fd=directory)
             except FileNotFoundError:
-                pass  # a temporary that has got its name this moment
+                pass  # a temporary that has got its name this moment, or somebody else removes it too
             continue
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=directory)
+        except FileNotFoundError:
+            continue
         except PermissionError:
             os.chmod(name, 0o700, dir_fd=directory)  # a directory of mode 000: only its owner gets here
             fd = os.open(name, flags, dir_fd=directory)
@@ -118,4 +134,7 @@ def _empty(directory: int) -> None:
             _empty(fd)
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=directory)
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -372,6 +373,7 @@ class Container:
     def _writer(self) -> Writer:
         if self.logs is None:
             self.logs = open_writer(f"{self.directory}/log", self.intent["logging"])
+            self.logs.writing = self.supervisor.intake.writing
         return self.logs
 
     def _reader(self, stream: str, fd: int) -> Callable[[int], None]:
@@ -382,19 +384,27 @@ class Container:
 
     def _read(self, stream: str, fd: int) -> bool:
         """One read; True when there was something."""
+        intake = self.supervisor.intake
         try:
-            data = os.read(fd, _READ)
+            writer = self._writer()
+        except (OSError, KapelleError):
+            return self._lose(fd)
+        try:
+            data = intake.take(fd, self.id, stream, writer.pending[stream])
         except BlockingIOError:
             return False
         except OSError:  # EIO: the last process on a terminal is gone
             self.supervisor.loop.remove(fd)
             return False
+        try:
+            if data:
+                writer.feed(stream, data, time.time_ns())
+        except OSError as e:
+            self.supervisor.lost_output(self, e)
+        finally:
+            intake.done()
         if not data:
             return False
-        try:  # first of all: what is read and not yet written is lost with us
-            self._writer().feed(stream, data, time.time_ns())
-        except OSError:
-            self.supervisor.lost_output(self)
         if self.taps:
             self.taps = [t for t in self.taps if not t[0].closed]
             for out, err in self.taps:
@@ -403,6 +413,19 @@ class Container:
             self.log_watch.feed(stream, data)
         return True
 
+    def _lose(self, fd: int) -> bool:
+        """There is no room for a log at all: the program goes on all the same."""
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.supervisor.loop.remove(fd)
+            return False
+        if data:
+            self.supervisor.lost_output(self, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        return bool(data)
+
     def _drain(self) -> None:
         for stream, fd in self.pipes.items():
             while self._read(stream, fd):
@@ -410,12 +433,20 @@ class Container:
         if self.terminal >= 0 and not self.terminal_given:
             while self._read("stdout", self.terminal):
                 pass
-        if self.logs is not None:
-            for stream in ("stdout", "stderr"):
-                try:
-                    self.logs.flush(stream)
-                except OSError:
-                    pass
+        self._flush()
+
+    def _flush(self) -> None:
+        """What waits for its line end is written without: no more comes."""
+        try:
+            writer = self._writer() if os.path.isdir(f"{self.directory}/log") else None
+            for stream in ("stdout", "stderr") if writer is not None else ():
+                if writer is not None and writer.pending[stream]:
+                    self.supervisor.intake.ending(self.id, stream, writer.pending[stream])
+                    writer.flush(stream)
+        except (OSError, KapelleError) as e:
+            self.supervisor.lost_output(self, e)
+        finally:
+            self.supervisor.intake.done()
 
     # ---- end -----------------------------------------------------------------------------------------------
 
