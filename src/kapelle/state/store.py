@@ -10,6 +10,7 @@ from typing import Any
 
 from kapelle.errors import StateError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 20  # to empty a folder that somebody still writes to
 
 
@@ -29,8 +30,11 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         ) from None
 
 
-def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
-    """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
+def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600, over: bool = False) -> None:
+    """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2)).
+
+    `over`: where the disk has no room for a second file, the first one's own room is written to.
+    """
     data = json.dumps(value, separators=(",", ":")).encode()
     temporary = f"{path}.{os.getpid()}-{get_ident()}.tmp"  # threads may write the same file
     try:
@@ -49,7 +53,22 @@ def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) 
             os.unlink(temporary)
         except OSError:
             pass
+        if over and e.errno in _NO_ROOM and _written_over(path, data):
+            return
         raise StateError(f"can't write {path}: {e.strerror}", hint="free some space or make it writable") from None
+
+
+def _written_over(path: str, data: bytes) -> bool:
+    """Write into a file's blocks, with spaces behind: one write(2), and no more room than it has."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            padded = data.ljust(os.fstat(fd).st_size)
+            return os.pwrite(fd, padded, 0) == len(padded)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
 
 
 def read_json(path: str) -> Any:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from kapelle.engines.native import messages, rung
+from kapelle.engines.native import descriptors, messages, rung
 from kapelle.errors import EngineError
 from kapelle.state import store
 from kapelle.state.paths import Paths
@@ -94,7 +94,7 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     door = os.stat(f"{run_dir}/socket")
     settings = {
         "project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""],
-        "door": [door.st_ino, door.st_mtime_ns],
+        "door": [door.st_ino, door.st_mtime_ns], "nofile": descriptors.given(),
     }  # fmt: skip
     file_actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_DUP2, null, 0),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
-from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
+from kapelle.engines.native.keeper_files import exit_code, make_room, read_exit, write_exit
 from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.tap import Tap
@@ -85,7 +85,7 @@ class Container:
 
     def save(self) -> None:
         try:
-            store.write_json(f"{self.directory}/status.json", self.status)
+            store.write_json(f"{self.directory}/status.json", self.status, over=True)
         except KapelleError:
             pass  # the disk is full, or the container was removed: facts stay in the kernel and the exit file
         self.supervisor.changed(self)
@@ -111,7 +111,9 @@ class Container:
         except KapelleError as e:
             self._start_failed({"error": e.what, "code": 128, "details": e.details, "hint": e.hint, "kap": e.code})
         except OSError as e:
-            self._start_failed({"error": f"{e.strerror} {e.filename or ''}".strip(), "code": 128})
+            from kapelle.engines.native.supervisor import error_words
+
+            self._start_failed({"error": error_words(e), "code": 128})
 
     def _launch(self, given: list[int], size: Any) -> None:
         run = int(self.status["run"]) + 1
@@ -119,6 +121,7 @@ class Container:
         self._write_files(())
         supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
         self._watch_log()
+        make_room(f"{self.directory}/exit")
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["rung"] = supervisor.rung
@@ -153,7 +156,7 @@ class Container:
         self.sync = ours
         self.status.update(run=run, pid=pid, start_time=process.start_time(pid), boot=supervisor.boot)
         # Before it can run: a successor must know of it, should we die between here and its exec.
-        store.write_json(f"{self.directory}/status.json", self.status)
+        store.write_json(f"{self.directory}/status.json", self.status, over=True)
         self.pidfd = os.pidfd_open(pid)
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)

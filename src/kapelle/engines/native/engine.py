@@ -15,7 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, making, messages, records, removal, secretplace, stopping, volumes
+from kapelle.engines.native import (
+    client,
+    descriptors,
+    making,
+    messages,
+    records,
+    removal,
+    secretplace,
+    stopping,
+    volumes,
+)
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -42,6 +52,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, paths: Paths, environ: Mapping[str, str]) -> None:
+        descriptors.raise_limit()
         self.paths = paths
         self.environ = environ
         self.strict = environ.get("KAP_COMPAT") == "strict"

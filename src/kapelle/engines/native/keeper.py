@@ -26,7 +26,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from kapelle.engines.native import launcher, messages, rung
+from kapelle.engines.native import descriptors, launcher, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
 from kapelle.linux import namespaces as ns
 from kapelle.linux import process, seccomp
@@ -49,6 +49,7 @@ def main() -> None:
 def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
     """Keep a project until its supervisor says quit. `fds`: descriptors held by name, "listen" among them."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    descriptors.raise_limit()
     seccomp.filter_for(_default_caps())  # built once here, shared by every child
     gc.collect()
     gc.freeze()
@@ -230,6 +231,8 @@ class Keeper:
         spec_fd, sync_fd, *stdio = fds
         sync = socket.socket(fileno=sync_fd)
         spec = json.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+        soft, hard = self.settings.get("nofile") or descriptors.given()
+        spec["nofile"] = soft, hard
         if message["op"] == "join":
             launcher.join(spec, sync, stdio, pidfd)
         launcher.launch(spec, sync, stdio)

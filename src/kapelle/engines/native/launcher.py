@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from kapelle.engines.native import devices, mapping, messages, users
+from kapelle.engines.native import descriptors, devices, mapping, messages, users
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -246,6 +246,8 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
                     pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
+    if spec.get("nofile"):
+        descriptors.restore(spec["nofile"])
     for name, soft, hard in rlimits.apply(spec["ulimits"]):
         _note(sync, f"ulimits.{name}", f"the most that may be set here is {soft}:{hard}")
     if spec["oom_score_adj"] is not None:

@@ -9,6 +9,7 @@ from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _MEMORY = "/dev/shm"
+_TRIES = 100  # others make and remove the folder at the same time
 
 
 def folder(paths: Paths, project: str) -> str:
@@ -21,15 +22,19 @@ def _base(paths: Paths) -> str:
         return paths.run
     # Others may write there too: the folder must be ours before anything is put into it.
     base = f"{_MEMORY}/kapelle-{zlib.crc32(os.path.realpath(paths.run).encode()):08x}"
-    try:
-        os.mkdir(base, 0o700)
-    except FileExistsError:
-        info = os.lstat(base)
-        if info.st_uid != os.geteuid() or info.st_mode & 0o170077 != 0o040000:
+    for _ in range(_TRIES):
+        try:
+            os.mkdir(base, 0o700)
+            return base
+        except FileExistsError:
+            try:
+                info = os.lstat(base)
+            except FileNotFoundError:
+                continue  # removed this moment, with the last of its files
+            return base if info.st_uid == os.geteuid() and info.st_mode & 0o170077 == 0o040000 else paths.run
+        except OSError:
             return paths.run
-    except OSError:
-        return paths.run
-    return base
+    return paths.run
 
 
 def _in_memory(path: str) -> bool:

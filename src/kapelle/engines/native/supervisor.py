@@ -15,6 +15,7 @@ Requests (engines.native.messages), one answer each unless said:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -168,6 +169,7 @@ class Supervisor:
         self.warned_lost: set[str] = set()
         self.volumes = VolumeMounts()
         self.intake = Intake(self.run_dir, fds.get(STAGE, -1))
+        self._spare = -1  # a descriptor to give up when there are no more
         self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -175,6 +177,7 @@ class Supervisor:
     def run(self) -> None:
         self.loop.add(self.keeper.sock.fileno(), lambda _: self._hear_keeper())
         self.listening.setblocking(False)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.loop.add(self.listening.fileno(), lambda _: self._accept())
         if not self._has_door():
             self._finish_leaving()
@@ -280,7 +283,7 @@ class Supervisor:
                 self.network.close()
                 sharing.hide_netns(self.paths, self.project)
         except OSError as e:  # the next sweep takes what is left; nothing may keep us
-            print(f"the network could not be taken down whole: {e}", file=sys.stderr)
+            say(f"the network could not be taken down whole: {e}")
         self.cgroups.close()
         self.intake.close()
         self.loop.stop()
@@ -297,9 +300,25 @@ class Supervisor:
             sock, _ = self.listening.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as e:
+            self._turn_away(e)
+            return
         client = Client(sock)
         self.clients[sock.fileno()] = client
         self.loop.add(sock.fileno(), lambda _: self._serve(client))
+
+    def _turn_away(self, error: OSError) -> None:
+        """There is no descriptor left to hear somebody with: the one kept for this tells him so."""
+        os.close(self._spare)
+        try:
+            sock, _ = self.listening.accept()
+            with sock:
+                answer = {"error": error_words(error), "code": 1}
+                messages.send(sock, answer)
+        except OSError:
+            pass
+        finally:
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, client: Client) -> None:
         message, fds = messages.receive(client.sock)
@@ -320,7 +339,7 @@ class Supervisor:
         except KapelleError as e:
             client.answer({"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code})
         except OSError as e:
-            client.answer({"error": f"{e.strerror or e} {e.filename or ''}".strip(), "code": 1})
+            client.answer({"error": error_words(e), "code": 1})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -744,7 +763,23 @@ class Supervisor:
             self.warned_lost.add(container.id)
             why = str(getattr(error, "strerror", "") or error)
             self.event(container, "log_error", error=why)
-            print(f"output of {container.intent['name']} can't be written: {why}", file=sys.stderr)
+            say(f"output of {container.intent['name']} can't be written: {why}")
+
+
+def say(text: str) -> None:
+    """Into keeper.log, if there is room."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def error_words(error: OSError) -> str:
+    """What the system said, and about what."""
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: the limit of the supervisor is {limit} (kap down, raise ulimit -Hn, kap up)"
+    return f"{error.strerror or error} {error.filename or ''}".strip()
 
 
 def held_for(name: str) -> str:
@@ -781,6 +816,4 @@ def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -
     process.set_name("kap-supervisor")
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Supervisor(settings, channel, fds).run()
