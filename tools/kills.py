@@ -407,6 +407,7 @@ def main() -> int:
                     continue
                 row = table[point.verb, point.role]
                 row[0] += 1
+                print(f"{time.strftime('%H:%M:%S')} {point.verb} {row[0]} {point.role} {point.place}", file=sys.stderr)
                 for following in ("up", "down") if options.next == "both" else (options.next,):
                     try:
                         reached = attempt(site, point, following, victims)
@@ -417,6 +418,9 @@ def main() -> int:
                         row[2] += 1
                         print(f"FAILED {point.verb} {point.role} {point.place} then {following}: {kind}", flush=True)
                         print(f"       {failures[-1].text}", flush=True)
+                        log = site.home / "run" / "projects" / site.name / "keeper.log"
+                        if log.exists() and log.stat().st_size:
+                            print(f"       keeper.log: {log.read_text()[-1500:]}", flush=True)
                         mend(site)
                     kills += reached
                     missed += not reached

@@ -460,11 +460,11 @@ class Container:
         """The process is a zombie or reaped: the keeper's message comes, or its exit file, or the kernel tells."""
         self.supervisor.loop.remove(self.pidfd)
         self.exit_looks = 0
-        self._look_for_exit()
+        self._look_for_exit(self.pid)
 
-    def _look_for_exit(self) -> None:
-        if self.pidfd < 0:
-            return  # told meanwhile
+    def _look_for_exit(self, pid: int) -> None:
+        if self.pidfd < 0 or self.pid != pid:
+            return  # told meanwhile, and perhaps started again
         found = read_exit(f"{self.directory}/exit", self.pid)
         if found is None:
             # Not the keeper's child any more (it was killed): the kernel tells, before or after init has reaped it.
@@ -480,7 +480,7 @@ class Container:
             self._ended(*found)
             return
         self.exit_looks += 1
-        self.supervisor.loop.later(_EXIT_POLL, self._look_for_exit)
+        self.supervisor.loop.later(_EXIT_POLL, lambda: self._look_for_exit(pid))
 
     def _ended(self, wait_status: int, when_ns: int) -> None:
         if self.pidfd < 0:
@@ -504,7 +504,7 @@ class Container:
         oom = self.supervisor.cgroups.oom_killed(self.id)
         peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
-        ran = when_ns / 1e9 - float(self.status["started"] or when_ns / 1e9)
+        ran = process.age(int(self.status["start_time"])) if self.status["started"] else 0.0
         self.status.update(
             status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, memory_peak=peak, health_pid=0
         )
@@ -600,7 +600,7 @@ class Container:
             return
         if self.state == "paused":
             self.unpause()
-        age = time.time() - float(self.status["started"])
+        age = process.age(int(self.status["start_time"]))
         deaf = not strict and timeout != 0 and self.sync is None and age > _SETTLED and self._deaf(number)
         if timeout == 0 or deaf:
             self.status["killed"] = "deaf" if deaf else ""
@@ -609,12 +609,13 @@ class Container:
         self.signal(number)
         if not strict and age <= _SETTLED:
             # It has just started and may be about to catch the signal: look again when it has had its time.
-            self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number))
+            pid = self.pid
+            self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number, pid))
         if timeout > 0 and self.kill_timer is None:
             self.kill_timer = self.supervisor.loop.later(timeout, self._kill)
 
-    def _kill_if_deaf(self, number: int) -> None:
-        if self.pidfd >= 0 and self._deaf(number):
+    def _kill_if_deaf(self, number: int, pid: int) -> None:
+        if self.pidfd >= 0 and self.pid == pid and self._deaf(number):
             self.status["killed"] = "deaf"
             self.signal(signal.SIGKILL)
 

@@ -736,14 +736,15 @@ class NativeEngine:
 
     def wait(self, containers: tuple[Container, ...]) -> Iterator[tuple[Container, int]]:
         """Yield each container with its exit code as it ends (restarts in between are not the end)."""
+        from kapelle.engines.native import output
+
         pending: dict[int, tuple[Container, Any]] = {}
         poll = select.poll()
         for container in containers:
-            sock = client.connect(self.paths, container.project)
+            sock = output.watched(self.paths, container)
             if sock is None:
                 yield container, self._current(container).exit_code
                 continue
-            messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
             pending[sock.fileno()] = (container, sock)
             poll.register(sock.fileno(), select.POLLIN)
         try:
@@ -754,8 +755,10 @@ class NativeEngine:
                     answer, _ = messages.receive(sock)
                     sock.close()
                     if answer is None and self._current(container).alive:  # the supervisor was restarted: ask again
-                        again = client.ensure(self.paths, container.project)
-                        messages.send(again, {"op": "wait", "ids": [container.id], "until": "exited"})
+                        again = output.watched(self.paths, container)
+                        if again is None:
+                            again = client.ensure(self.paths, container.project)
+                            messages.send(again, {"op": "wait", "ids": [container.id], "until": "exited"})
                         pending[again.fileno()] = (container, again)
                         poll.register(again.fileno(), select.POLLIN)
                         continue

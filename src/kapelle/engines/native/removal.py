@@ -32,7 +32,7 @@ def sweep(paths: Paths, project: str) -> None:
 
 def sweep_temporaries(paths: Paths, project: str) -> None:
     """Remove half-written files and half-made volumes of commands that were killed."""
-    for place in (paths.networks, paths.volumes, paths.project(project)):
+    for place in (paths.networks, paths.volumes, paths.project(project), paths.project_run(project)):
         store.sweep(place)
 
 
