@@ -118,6 +118,7 @@ class Site:
         self.folder = folder / name
         self.folder.mkdir()
         self.home = home
+        self.others = {p.name for p in home.glob("data/containers/*")}
         self.name = name
         self.port = 20_000 + zlib.crc32(str(folder).encode()) % 10_000
         writer = WRITER.replace('"', '\\"')
@@ -257,13 +258,15 @@ def left(site: Site) -> list[str]:
         found += [f"mount {line.split()[4]}" for line in f if str(site.home) in line.split()[4]]
     for base, folders, _ in os.walk("/sys/fs/cgroup"):
         found += [f"group {base}/{n}" for n in folders if n.startswith(f"kapelle-{site.name}-")]
-    for pattern in ("state/projects/*/containers/*", "data/containers/*", "state/networks/*.json", "data/volumes/*"):
-        found += [str(p) for p in site.home.glob(pattern) if "volumes/" not in pattern or site.name in p.name]
+    found += [str(p) for p in site.home.glob(f"state/projects/{site.name}/containers/*")]
+    found += [str(p) for p in site.home.glob("data/containers/*") if p.name not in site.others]
+    for pattern in ("state/networks/*.json", "data/volumes/*"):
+        found += [str(p) for p in site.home.glob(pattern) if site.name in p.name]
     for path in site.home.glob(f"run/projects/{site.name}/*"):
         if path.name not in ("spawn.lock", "keeper.log", "output"):
             found.append(str(path))
-    for path in site.home.rglob("*.tmp"):
-        found.append(str(path))
+    for pattern in ("state/*/*.tmp", f"state/projects/{site.name}/**/*.tmp", "data/volumes/*.tmp"):
+        found += [str(p) for p in site.home.glob(pattern)]
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -365,13 +368,33 @@ def mend(site: Site) -> None:
         site.kap("down", "-v", "-t", "0", "--remove-orphans")
     except subprocess.TimeoutExpired:
         pass
+    for base, folders, _ in os.walk("/sys/fs/cgroup"):
+        for group in [f"{base}/{n}" for n in folders if n.startswith(f"kapelle-{site.name}-")]:
+            for pid in Path(f"{group}/cgroup.procs").read_text().split():
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.05)
+            try:
+                os.rmdir(group)
+            except OSError:
+                pass
     for path in ("state/projects", "run/projects"):
         shutil.rmtree(site.home / path / site.name, ignore_errors=True)
     for path in site.home.glob("data/containers/*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.name not in site.others:
+            shutil.rmtree(path, ignore_errors=True)
     for path in [*site.home.glob("state/networks/*"), *site.home.glob("state/networks/.*.lock")]:
         if site.name in path.name:
             path.unlink()
+
+
+def take_away(site: Site) -> None:
+    try:
+        mend(site)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        print(f"what is left: {e}")
 
 
 def main() -> int:
@@ -390,41 +413,52 @@ def main() -> int:
     victims = ["kap-keeper", "kap-supervisor", "command"] if options.together else []
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="kap-kills-") as name:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         site = Site(Path(name), Path(options.home or f"{name}/home"), f"kills{os.getpid()}")
         failures, kills, points, missed = [], 0, 0, 0
         table: dict[tuple[str, str], list[int]] = collections.defaultdict(lambda: [0, 0, 0])
-        for verb in options.verbs.split(","):
-            found = [p for p in record(site, verb) if p.role in options.roles.split(",") and options.only in p.place]
-            if options.sample:
-                by_role = {r: [p for p in found if p.role == r] for r in options.roles.split(",")}
+        try:
+            for verb in options.verbs.split(","):
                 found = [
-                    p for row in by_role.values() for p in sorted(chance.sample(row, min(options.sample, len(row))))
+                    p for p in record(site, verb) if p.role in options.roles.split(",") and options.only in p.place
                 ]
-            points += len(found)
-            for point in found:
-                if options.list:
-                    print(*point, sep="\t")
-                    continue
-                row = table[point.verb, point.role]
-                row[0] += 1
-                print(f"{time.strftime('%H:%M:%S')} {point.verb} {row[0]} {point.role} {point.place}", file=sys.stderr)
-                for following in ("up", "down") if options.next == "both" else (options.next,):
-                    try:
-                        reached = attempt(site, point, following, victims)
-                    except (Wrong, subprocess.TimeoutExpired) as e:
-                        reached = True
-                        kind = e.kind if isinstance(e, Wrong) else "hangs"
-                        failures.append(Failure(point, following, kind, e.text if isinstance(e, Wrong) else str(e)))
-                        row[2] += 1
-                        print(f"FAILED {point.verb} {point.role} {point.place} then {following}: {kind}", flush=True)
-                        print(f"       {failures[-1].text}", flush=True)
-                        log = site.home / "run" / "projects" / site.name / "keeper.log"
-                        if log.exists() and log.stat().st_size:
-                            print(f"       keeper.log: {log.read_text()[-1500:]}", flush=True)
-                        mend(site)
-                    kills += reached
-                    missed += not reached
-                    row[1] += reached
+                if options.sample:
+                    by_role = {r: [p for p in found if p.role == r] for r in options.roles.split(",")}
+                    found = [
+                        p for row in by_role.values() for p in sorted(chance.sample(row, min(options.sample, len(row))))
+                    ]
+                points += len(found)
+                for point in found:
+                    if options.list:
+                        print(*point, sep="\t")
+                        continue
+                    row = table[point.verb, point.role]
+                    row[0] += 1
+                    print(
+                        f"{time.strftime('%H:%M:%S')} {point.verb} {row[0]} {point.role} {point.place}", file=sys.stderr
+                    )
+                    for following in ("up", "down") if options.next == "both" else (options.next,):
+                        try:
+                            reached = attempt(site, point, following, victims)
+                        except (Wrong, subprocess.TimeoutExpired) as e:
+                            reached = True
+                            kind = e.kind if isinstance(e, Wrong) else "hangs"
+                            failures.append(Failure(point, following, kind, e.text if isinstance(e, Wrong) else str(e)))
+                            row[2] += 1
+                            print(
+                                f"FAILED {point.verb} {point.role} {point.place} then {following}: {kind}", flush=True
+                            )
+                            print(f"       {failures[-1].text}", flush=True)
+                            log = site.home / "run" / "projects" / site.name / "keeper.log"
+                            if log.exists() and log.stat().st_size:
+                                print(f"       keeper.log: {log.read_text()[-1500:]}", flush=True)
+                            mend(site)
+                        kills += reached
+                        missed += not reached
+                        row[1] += reached
+        except KeyboardInterrupt:
+            print("stopped; so far:")
+            take_away(site)
         report(table, failures, points, kills, missed, options.report)
     return bool(failures)
 

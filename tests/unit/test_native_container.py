@@ -57,7 +57,7 @@ def test_looking_for_the_exit_of_one_run_does_not_end_the_next(tmp_path: Path) -
 def test_a_look_for_deafness_of_one_run_does_not_kill_the_next(tmp_path: Path) -> None:
     container, loop = running(tmp_path, os.getpid())
     container._deaf = lambda _number: True
-    container.signal = lambda number: container.ends.append(number)
+    container.signal = container.ends.append
     loop.later(0.5, lambda: container._kill_if_deaf(15, os.getppid()))
     loop.pass_time()
     assert container.ends == []

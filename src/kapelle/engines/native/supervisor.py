@@ -279,10 +279,10 @@ class Supervisor:
         if self._has_door():
             os.unlink(f"{self.run_dir}/socket")
         try:
-            if self.network is not None:
-                self.network.close()
+            if "netns" in self.fds:  # made by us, or by one before us that was killed while it left
+                self._ensure_network().close()
                 sharing.hide_netns(self.paths, self.project)
-        except OSError as e:  # the next sweep takes what is left; nothing may keep us
+        except (OSError, KapelleError) as e:  # the next sweep takes what is left; nothing may keep us
             say(f"the network could not be taken down whole: {e}")
         self.cgroups.close()
         self.intake.close()
