@@ -156,6 +156,10 @@ class Site:
             (r.split("\t")[0], r.split("\t")[1]) for r in (row.decode("utf-8", "replace") for row in rows) if r
         )
 
+    def starts(self) -> str:
+        """What is in the volume."""
+        return (self.home / "data" / "volumes" / f"{self.name}_data" / "_data" / "starts").read_text()
+
     def ours(self, name: str = "") -> list[int]:
         """Our processes: of that name, or all."""
         found = []
@@ -205,7 +209,6 @@ def check_running(site: Site) -> None:
     told = site.ok("exec", "-T", "web", "sh", "-c", "cat /text /run/secrets/text; nslookup db 127.0.0.11")
     if "hellohidden" not in told or ("172." not in told and "10." not in told and "192." not in told):
         raise Wrong("network or files", told)
-    check_lines(site)
 
 
 def check_lines(site: Site) -> None:
@@ -291,7 +294,7 @@ def begin(site: Site, verb: Verb) -> None:
     """The state in which the verb is tried."""
     if verb.running:
         site.ok("up", "-d")
-        until(lambda: states(site)[f"{site.name}-job-1"]["State"] == "exited", "before", lambda: str(states(site)))
+        time.sleep(0.05)  # the job has written its lines and ended, or soon will
 
 
 def act(site: Site, verb: Verb) -> subprocess.CompletedProcess[str]:
@@ -326,7 +329,7 @@ def attempt(site: Site, point: Point, following: str, victims: list[str]) -> boo
     verb = VERBS[point.verb]
     begin(site, verb)
     if verb.running:
-        before = site.ok("exec", "-T", "db", "cat", "/data/starts")
+        before = site.starts()
     wanted = {"mode": "kill", "role": point.role, "place": point.place, "count": 1, "victims": victims}
     site.want(wanted)
     done = act(site, verb)
@@ -338,7 +341,7 @@ def attempt(site: Site, point: Point, following: str, victims: list[str]) -> boo
     if following == "up":
         site.ok("up", "-d")
         check_running(site)
-        if verb.running and not site.ok("exec", "-T", "db", "cat", "/data/starts").startswith(before):
+        if verb.running and not site.starts().startswith(before):
             raise Wrong("volume", "its content has changed")
         site.ok("stop")
         check_stopped(site)
@@ -351,7 +354,8 @@ def attempt(site: Site, point: Point, following: str, victims: list[str]) -> boo
         text = log.read_text()
         log.unlink()
         raise Wrong("traceback", text[-1500:])
-    take_down(site, "-v")
+    if not verb.running:
+        take_down(site, "-v")
     return reached
 
 

@@ -69,7 +69,10 @@ def run(context: Context, args: Args) -> int:
     if tty:
         terminal.connect(process.terminal)
         return process.wait()
-    pidfd = os.pidfd_open(process.pid) if _exists(process.pid) else -1
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        pidfd = -1  # it is over already
 
     def pass_on(number: int, _frame: object) -> None:
         if pidfd >= 0:
@@ -83,10 +86,6 @@ def run(context: Context, args: Args) -> int:
     code = process.wait()
     streams.finish()
     return code
-
-
-def _exists(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
 
 
 def _variable(row: str, environ: Mapping[str, str]) -> str:
