@@ -196,7 +196,9 @@ class Context:
         """Hold the project for a command that changes it. A dry run changes nothing and waits for nobody."""
         from kapelle.state.lock import NoLock, ProjectLock
 
-        return NoLock() if self.dry_run else ProjectLock(self.paths, project, self.emit, self.command)
+        if self.dry_run:
+            return NoLock()
+        return ProjectLock(self.paths, project, self.emit, self.command, lambda: self.engine().tidy(project))
 
     # ---- the engine ----------------------------------------------------------------------------------------
 

@@ -148,6 +148,13 @@ def run(words: list[str]) -> int:
         return 1
     except Exception as e:
         _close(context)
+        if isinstance(e, OSError) and context is not None:
+            from kapelle.cli import machinefaults
+
+            fault = machinefaults.of(e, context.paths)
+            if fault is not None:
+                _tell(fault, context)
+                return fault.exit_code
         if os.environ.get("KAP_DEBUG") == "1":
             raise
         from kapelle.cli.report import internal_error

@@ -89,6 +89,9 @@ class FakeEngine:
     def rest(self) -> None:
         return None
 
+    def tidy(self, project: str) -> None:
+        return None
+
     def settle(self, project: str) -> None:
         return None
 

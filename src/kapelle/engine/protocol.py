@@ -75,6 +75,10 @@ class Engine(Protocol):
         """A plan has been performed: let go of the images that were held for it."""
         ...
 
+    def tidy(self, project: str) -> None:
+        """Before a command that holds the project's lock looks: finish what killed ones left half done."""
+        ...
+
     def settle(self, project: str) -> None:
         """After a `down`: let go of what only a living project needs."""
         ...

@@ -42,6 +42,8 @@ def _prune(context: Context, args: Args) -> int:
     from kapelle.cli import pruning
     from kapelle.render import words
 
+    if args.everything:
+        return _everything(context, args)
     lines = [
         "all stopped containers",
         "all networks not used by at least one container",
@@ -62,6 +64,20 @@ def _prune(context: Context, args: Args) -> int:
     cache = pruning.gc(context, cache=True, mounts=bool(args.all))
     pruning.tell(context, cache, "build cache objects", total=False)
     context.stdout.write(f"{common.reclaimed(context)}: {words.size(freed + done.freed + cache.freed, 4)}\n")
+    return 0
+
+
+def _everything(context: Context, args: Args) -> int:
+    from kapelle.cli import emptying
+
+    if not args.force and not context.dry_run:
+        context.stdout.write(
+            "WARNING! This will stop and remove all containers of all projects, all volumes with their data, all "
+            "networks and all images.\n"
+        )
+        if not common.confirmed(context, "Are you sure you want to continue?"):
+            return 0
+    emptying.remove_everything(context)
     return 0
 
 
@@ -127,6 +143,7 @@ SUBCOMMANDS = {
         "remove stopped containers, unused networks and images, the build cache",
         (
             Flag("--all", "-a", help="images with a name, too, that no container uses"),
+            Flag("--everything", help="all projects, volumes and images, running or not: before uninstalling"),
             Flag("--filter", value="KEY=VALUE", repeat=True, help="only those that match (label=, until=)"),
             Flag("--force", "-f", help="do not ask"),
             Flag("--volumes", help="anonymous volumes, too"),

@@ -13,7 +13,17 @@ from _thread import allocate_lock  # threading itself is not needed here
 from collections.abc import Callable, Iterator, Mapping
 
 from kapelle import COMPOSE_VERSION
-from kapelle.engines.native import client, messages, records, removal, secretplace, stopping, volumes
+from kapelle.engines.native import (
+    client,
+    descriptors,
+    making,
+    messages,
+    records,
+    removal,
+    secretplace,
+    stopping,
+    volumes,
+)
 from kapelle.engines.native.imagesource import ImageSource
 from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Notice, Progress
@@ -43,6 +53,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, paths: Paths, environ: Mapping[str, str]) -> None:
+        descriptors.raise_limit()
         self.paths = paths
         self.environ = environ
         self.strict = environ.get("KAP_COMPAT") == "strict"
@@ -164,9 +175,8 @@ class NativeEngine:
 
     def _hold_supervisor(self, project: str) -> None:
         """Start the supervisor (or keep it) for the rest of this command: it comes up while we write files."""
-        with self._holding:  # steps run side by side; a second sweep would meet the first one's new folders
+        with self._holding:  # steps run side by side
             if self._held is None:
-                removal.sweep(self.paths, project)  # the caller holds the project's lock
                 self._held = client.ensure(self.paths, project, strict=self.strict)
 
     def _create_network(self, step: steps.CreateNetwork, project: Project, emit: Emit) -> None:
@@ -304,13 +314,12 @@ class NativeEngine:
         container_id = os.urandom(32).hex()
         directory = self.paths.container(project.name, container_id)
         data = self.paths.container_data(container_id)
-        made: list[str] = []
         borrowed, shown = self._borrowed(project, service, emit)
         try:
+            files.make_directory(directory)  # first: by it the sweep finds the rest, should we be killed
             for place in (f"{data}/upper", f"{data}/work", f"{data}/merged"):
                 files.make_directory(place, 0o711)
             os.chmod(f"{data}/upper", 0o755)
-            files.make_directory(directory)
             intent = spec.intent(
                 project,
                 service,
@@ -328,7 +337,7 @@ class NativeEngine:
                         "work": f"{data}/work",
                         "merged": f"{data}/merged",
                     },
-                    volumes=self._volumes(step, project, image, made, {row["target"] for row in borrowed}),
+                    volumes=self._volumes(step, project, image, directory, {row["target"] for row in borrowed}),
                     files=self._files(project, service, container_id),
                     state_dir=directory,
                     version=COMPOSE_VERSION,
@@ -354,14 +363,14 @@ class NativeEngine:
                 )
             for name in ("hosts", "resolv.conf", "hostname"):  # bind sources must be there; filled at the start
                 os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            if step.remove_on_exit:
+                making.only_for(directory, os.getpid())
             if old is not None:
+                making.intend(directory, intent, old.id)
                 self._stop_and_remove(old, project, step.timeout, emit)
-            files.write_json(f"{directory}/container.json", intent, sync=True)
+            making.complete(directory, intent)
         except BaseException:
-            files.remove_tree(data)
-            files.remove_tree(directory)
-            for name in made:
-                volumes.remove(self.paths, name)
+            making.settle(self.paths, project.name, container_id)
             raise
         self._ids[project.name, step.name] = container_id
         self._record(project.name, intent, "create")
@@ -431,39 +440,40 @@ class NativeEngine:
                 )
 
     def _volumes(
-        self, step: steps.CreateContainer, project: Project, image: Image, made: list[str], covered: set[str]
+        self, step: steps.CreateContainer, project: Project, image: Image, directory: str, covered: set[str]
     ) -> dict[str, tuple[str, str]]:
         """Mount target → (volume, folder). Anonymous ones follow from the replaced container, or are made."""
         names = {v.key: v.name for v in project.volumes}
         carried: dict[str, str] = {}
         if step.replaces is not None and not step.renew_anonymous:
             carried = {target: source for kind, source, target in step.replaces.mounts if kind == "volume"}
+        fresh: list[str] = []
+
+        def anonymous(target: str) -> str:
+            name = carried.get(target, "")
+            if not (name and volumes.is_anonymous(name) and os.path.isdir(self.paths.volume_data(name))):
+                name = os.urandom(32).hex()
+                fresh.append(name)
+                making.made(directory, fresh)  # first, so that it goes with the folder should we be killed
+                volumes.create_anonymous(self.paths, name)
+            return name
+
         found: dict[str, tuple[str, str]] = {}
         targets = set(covered)
         for mount in step.service.mounts:
             targets.add(mount.target)
             if mount.type != "volume":
                 continue
-            name = (
-                names.get(mount.source, mount.source) if mount.source else self._anonymous(mount.target, carried, made)
-            )
+            name = names.get(mount.source, mount.source) if mount.source else anonymous(mount.target)
             if not os.path.isdir(self.paths.volume_data(name)):
                 volumes.create(self.paths, name)
             found[mount.target] = (name, volumes.location(self.paths, name))
         for target in (image.config.get("config") or {}).get("Volumes") or {}:
             clean = target.rstrip("/") or "/"
             if clean not in targets:
-                name = self._anonymous(clean, carried, made)
+                name = anonymous(clean)
                 found[clean] = (name, self.paths.volume_data(name))
         return found
-
-    def _anonymous(self, target: str, carried: Mapping[str, str], made: list[str]) -> str:
-        name = carried.get(target, "")
-        if name and volumes.is_anonymous(name) and os.path.isdir(self.paths.volume_data(name)):
-            return name
-        name = volumes.create_anonymous(self.paths)
-        made.append(name)
-        return name
 
     def _files(self, project: Project, service: Service, container_id: str) -> dict[str, str]:
         """Configs and secrets: a file is mounted itself; text goes to a private file in the runtime folder."""
@@ -743,14 +753,15 @@ class NativeEngine:
 
     def wait(self, containers: tuple[Container, ...]) -> Iterator[tuple[Container, int]]:
         """Yield each container with its exit code as it ends (restarts in between are not the end)."""
+        from kapelle.engines.native import output
+
         pending: dict[int, tuple[Container, Any]] = {}
         poll = select.poll()
         for container in containers:
-            sock = client.connect(self.paths, container.project)
+            sock = output.watched(self.paths, container)
             if sock is None:
                 yield container, self._current(container).exit_code
                 continue
-            messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
             pending[sock.fileno()] = (container, sock)
             poll.register(sock.fileno(), select.POLLIN)
         try:
@@ -761,8 +772,10 @@ class NativeEngine:
                     answer, _ = messages.receive(sock)
                     sock.close()
                     if answer is None and self._current(container).alive:  # the supervisor was restarted: ask again
-                        again = client.ensure(self.paths, container.project)
-                        messages.send(again, {"op": "wait", "ids": [container.id], "until": "exited"})
+                        again = output.watched(self.paths, container)
+                        if again is None:
+                            again = client.ensure(self.paths, container.project)
+                            messages.send(again, {"op": "wait", "ids": [container.id], "until": "exited"})
                         pending[again.fileno()] = (container, again)
                         poll.register(again.fileno(), select.POLLIN)
                         continue
@@ -798,10 +811,14 @@ class NativeEngine:
         except (OSError, KapelleError):
             return []
 
+    def tidy(self, project: str) -> None:
+        """Finish what killed commands left half done. The caller holds the project's lock and has not looked yet."""
+        removal.sweep(self.paths, project)
+
     def settle(self, project: str) -> None:
         """After a `down`: let the supervisor leave at once, so that no process of ours stays behind."""
         self.close()
-        removal.sweep(self.paths, project)
+        removal.sweep_temporaries(self.paths, project)
         client.leave(self.paths, project)
         from kapelle.engines.native import sharing
 

@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from kapelle.engines.native import devices, fuse, mapping, messages, userns, users
+from kapelle.engines.native import descriptors, devices, fuse, mapping, messages, userns, users
 from kapelle.light import Any, NoReturn, signal, socket
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
@@ -292,6 +292,8 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
                     pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
+    if spec.get("nofile"):
+        descriptors.restore(spec["nofile"])
     for name, soft, hard in rlimits.apply(spec["ulimits"]):
         _note(sync, f"ulimits.{name}", f"the most that may be set here is {soft}:{hard}")
     if spec["oom_score_adj"] is not None:

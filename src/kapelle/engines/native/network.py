@@ -190,6 +190,9 @@ class ProjectNetwork:
                 if index == link.ifindex and packed[:2] != b"\xfe\x80":
                     subnets.append(str(ipam.parse_subnet(f"{socket.inet_ntop(family, packed)}/{prefix}")))
                     gateways.append(socket.inet_ntop(family, packed))
+        if not subnets:  # whoever made it was killed before it had its addresses
+            self._route.request((route.link_delete(link.ifindex),))
+            return self._make(spec, "br-" + spec.id[:12])
         bridge = _Bridge(spec._replace(subnets=tuple(subnets), gateways=tuple(gateways)), link.ifindex, link.mtu)
         self._fill(bridge)
         if bridge.v4 is not None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kapelle.engines.native.portchoice import Choice
 
 
+_MANY = 10  # containers, from which on what is there already counts too
+
+
 def check(
     paths: Paths,
     wanted: tuple[steps.Step, ...],
@@ -31,6 +34,7 @@ def check(
 
     With `auto_ports`, ports that are taken are no mistake: the answer has where they go instead, by container.
     """
+    _descriptors(paths, wanted, project)
     creating = {s.name: s.service for s in wanted if isinstance(s, steps.CreateContainer)}
     mistakes: list[KapelleError] = []
     for service in {s.name: s for s in creating.values()}.values():
@@ -48,6 +52,19 @@ def check(
             if mount.type == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, exist_ok=True)
     return choices
+
+
+def _descriptors(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> None:
+    from kapelle.engines.native import descriptors, records
+
+    starting = {s.name for s in wanted if isinstance(s, steps.CreateContainer | steps.StartContainer)}
+    if descriptors.too_few(len(starting), 0) is None and len(starting) < _MANY:
+        return  # as nearly always: no need to look
+    starting |= {c.name for c in records.containers(paths, project.name) if c.alive}
+    ports = sum(len(s.ports) * max(1, s.scale) for s in project.services)
+    error = descriptors.too_few(len(starting), ports)
+    if error is not None:
+        raise error
 
 
 def _network_mode(service: Service, project: Project, paths: Paths) -> list[KapelleError]:

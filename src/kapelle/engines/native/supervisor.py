@@ -15,6 +15,7 @@ Requests (engines.native.messages), one answer each unless said:
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -24,9 +25,11 @@ from contextlib import ExitStack
 
 from kapelle.engines.native import messages, rung, sharing
 from kapelle.engines.native.cgroups import ProjectCgroups
-from kapelle.engines.native.container import Container
+from kapelle.engines.native.container import Container, open_writer
+from kapelle.engines.native.intake import STAGE, Intake
 from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
+from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
@@ -39,7 +42,7 @@ from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _IDLE = 0.3  # seconds without containers and clients before it leaves
-_STREAMS = ("tty:", "stdin:")  # beginnings of the names of containers' descriptors in the keeper's store
+_STREAMS = ("tty:", "stdin:", STAGE)  # beginnings of names in the keeper's store that are not the network's
 _DEAD = ("exited", "created", "dead")
 
 
@@ -162,6 +165,8 @@ class Supervisor:
         self.shared: dict[str, list[str]] = {}  # network → other projects on it
         self.warned_lost: set[str] = set()
         self.volumes = VolumeMounts()
+        self.intake = Intake(self.run_dir, fds.get(STAGE, -1))
+        self._spare = -1  # a descriptor to give up when there are no more
         self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -169,18 +174,39 @@ class Supervisor:
     def run(self) -> None:
         self.loop.add(self.keeper.sock.fileno(), lambda _: self._hear_keeper())
         self.listening.setblocking(False)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.loop.add(self.listening.fileno(), lambda _: self._accept())
         if not self._has_door():
             self._finish_leaving()
             return
+        self._hold_stage()
+        self.intake.recover(self._log_of)
         for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
             found = self.container(container_id)
             if found is not None:
                 found.adopt()
+        self._drop_strays()
+        for container in [c for c in self.containers.values() if c.intent["remove_on_exit"] and c.status["started"]]:
+            if not container.alive:
+                self.container_ended(container)  # the one before us was killed before it could remove it
         self._maybe_leave()
         while not self.loop.stopped:
             self.loop.turn()
             self.keeper.deliver()
+
+    def _hold_stage(self) -> None:
+        if STAGE not in self.fds:
+            self.fds[STAGE] = self.intake.stage
+            self.keeper.keep(STAGE, self.intake.stage)
+
+    def _log_of(self, container_id: str) -> Writer | None:
+        """The writer of a container's log, while nobody has said yet that it is one of ours."""
+        directory = self.paths.container(self.project, container_id)
+        intent = store.read_json(f"{directory}/container.json")
+        try:
+            return open_writer(f"{directory}/log", intent["logging"]) if intent else None
+        except (OSError, KapelleError):
+            return None
 
     def _hear_keeper(self) -> None:
         if not self.keeper.serve():
@@ -250,12 +276,13 @@ class Supervisor:
         if self._has_door():
             os.unlink(f"{self.run_dir}/socket")
         try:
-            if self.network is not None:
-                self.network.close()
+            if "netns" in self.fds:  # made by us, or by one before us that was killed while it left
+                self._ensure_network().close()
                 sharing.hide_netns(self.paths, self.project)
-        except OSError as e:  # the next sweep takes what is left; nothing may keep us
-            print(f"the network could not be taken down whole: {e}", file=sys.stderr)
+        except (OSError, KapelleError) as e:  # the next sweep takes what is left; nothing may keep us
+            say(f"the network could not be taken down whole: {e}")
         self.cgroups.close()
+        self.intake.close()
         self.loop.stop()
         try:
             messages.send(self.keeper.sock, {"op": "quit"})
@@ -270,9 +297,25 @@ class Supervisor:
             sock, _ = self.listening.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as e:
+            self._turn_away(e)
+            return
         client = Client(sock)
         self.clients[sock.fileno()] = client
         self.loop.add(sock.fileno(), lambda _: self._serve(client))
+
+    def _turn_away(self, error: OSError) -> None:
+        """There is no descriptor left to hear somebody with: the one kept for this tells him so."""
+        os.close(self._spare)
+        try:
+            sock, _ = self.listening.accept()
+            with sock:
+                answer = {"error": error_words(error), "code": 1}
+                messages.send(sock, answer)
+        except OSError:
+            pass
+        finally:
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, client: Client) -> None:
         message, fds = messages.receive(client.sock)
@@ -293,7 +336,7 @@ class Supervisor:
         except KapelleError as e:
             client.answer({"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code})
         except OSError as e:
-            client.answer({"error": f"{e.strerror or e} {e.filename or ''}".strip(), "code": 1})
+            client.answer({"error": error_words(e), "code": 1})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -334,6 +377,9 @@ class Supervisor:
         client.answer({"ok": alone and self.leave(), "keeper": self.keeper_pid})
 
     def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+        if str(message.get("id")) in self.removed:  # asked again after a kill: it has run, ended and gone
+            client.answer({"ok": True, "already": True})
+            return
         container = self._the(message)
         container.terminal_given = bool(message.get("terminal"))
         if not container.alive:
@@ -625,7 +671,26 @@ class Supervisor:
             self.network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
             self._wire(name)
 
+    def _holds(self, container_id: str) -> bool:
+        return any(held_for(name) == container_id for name in self.fds)
+
+    def _drop_strays(self) -> None:
+        """Descriptors of containers that do not run: whoever held them was killed before it could say so."""
+        alive = {c.id for c in self.containers.values() if c.pidfd >= 0}
+        strays = {held_for(name) for name in self.fds} - alive - {""}
+        for container_id in strays:
+            for name in [n for n in self.fds if n in (f"tty:{container_id}", f"stdin:{container_id}")]:
+                os.close(self.fds.pop(name))
+                self.keeper.drop(name)
+        if any(self._holds(container_id) for container_id in strays):
+            network = self._ensure_network()
+            for container_id in strays:
+                network.detach(container_id)
+            self._sync_fds()
+
     def detach(self, container: Container) -> None:
+        if self.network is None and self._holds(container.id):
+            self._ensure_network()  # the one before us had put it there
         if self.network is not None:
             self.network.unpublish(container.id)
             self.network.detach(container.id)
@@ -689,11 +754,35 @@ class Supervisor:
         """Append to the project's events."""
         append_event(self.paths, self.project, container.intent, action, **attributes)
 
-    def lost_output(self, container: Container) -> None:
-        """The disk is full: output can't be kept. Said once, in the events."""
+    def lost_output(self, container: Container, error: Exception) -> None:
+        """Output can't be kept. Said once in the events and to the supervisor's own output; later in the log itself."""
         if container.id not in self.warned_lost:
             self.warned_lost.add(container.id)
-            self.event(container, "log_error", error="no space left for output")
+            why = str(getattr(error, "strerror", "") or error)
+            self.event(container, "log_error", error=why)
+            say(f"output of {container.intent['name']} can't be written: {why}")
+
+
+def say(text: str) -> None:
+    """Into keeper.log, if there is room."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def error_words(error: OSError) -> str:
+    """What the system said, and about what."""
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: the limit of the supervisor is {limit} (kap down, raise ulimit -Hn, kap up)"
+    return f"{error.strerror or error} {error.filename or ''}".strip()
+
+
+def held_for(name: str) -> str:
+    """The container that a descriptor is held for, from its name; "" when it is the project's."""
+    kind, _, rest = name.partition(":")
+    return rest.partition("|")[0] if kind in ("port", "dns-udp", "dns-tcp", "tty", "stdin") else ""
 
 
 def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> str:
@@ -724,6 +813,4 @@ def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -
     process.set_name("kap-supervisor")
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Supervisor(settings, channel, fds).run()
