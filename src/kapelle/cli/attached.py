@@ -97,11 +97,12 @@ class _Foreground:
                 show_unchanged(self.context, plan.unchanged)
                 self.context.run_plan(before_start(plan), self.project)
                 self._attach()
-                try:
-                    self._start(plan)
-                except KeyboardInterrupt:
-                    return self._interrupted()
+                self._start(plan)
             return self._watch()
+        except KeyboardInterrupt:
+            if self.printer is None:
+                raise  # nothing has been started
+            return self._interrupted()
         finally:
             if self.printer is not None:
                 self.printer.close()
@@ -182,10 +183,7 @@ class _Foreground:
         assert self.printer is not None
         waiting = set(self.watched)
         while waiting:
-            try:
-                container, code = self.ended.get()
-            except KeyboardInterrupt:
-                return self._interrupted()
+            container, code = self.ended.get()
             if container.name in self.visible:
                 self.printer.note(container, f"exited with code {code}")
             waiting.discard(container.name)
