@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -314,3 +315,14 @@ def test_everything_can_be_removed_before_uninstalling(kap: Kap, tmp_path: Path)
     assert kap.state(f"{kap.folder.name}-web-1") == "running"
     kap.ok("system", "prune", "--everything", "-f")
     assert not kap.home.exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_hindrance(kap: Kap, closed: str) -> None:
+    kap.file(SLEEPER)
+    for words in ("up -d", "ps", "exec -T web true", "logs", "run --rm web true", "down -t 0", "version"):
+        command = f"{' '.join(kap.command)} {words} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=kap.folder, env=kap.environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "internal error" in done.stderr) == (0, False), (words, done)

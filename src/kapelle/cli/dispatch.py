@@ -118,8 +118,19 @@ COMMON_FLAGS = (
 )
 
 
+def _open_streams() -> None:
+    """Give closed standard streams (`kap ps >&-`) /dev/null, so that no file of ours takes their place."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
+
+
 def run(words: list[str]) -> int:
     """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
+    _open_streams()
     context: Context | None = None
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's shell gives it to what it starts with &
         signal.signal(signal.SIGINT, signal.default_int_handler)

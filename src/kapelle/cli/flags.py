@@ -130,7 +130,7 @@ def _convert(flag: Flag, text: str) -> Any:
             return text in _TRUE
         raise UsageError(f"{problem}: not a yes or no")
     if flag.choices and text not in flag.choices:
-        raise UsageError(f"{problem}: one of {', '.join(flag.choices)}")
+        raise UsageError(f"{problem}: one of {', '.join(filter(None, flag.choices))}")
     if flag.kind != "str":
         try:
             return int(text) if flag.kind == "int" else float(text)

@@ -92,10 +92,11 @@ class NativeEngine:
 
         return NOT_HONOURED
 
-    def foresee(self, project: Project) -> Iterator[KapelleError]:
-        from kapelle.engines.native import foresight
+    def foresee(self, project: Project) -> tuple[list[KapelleError], list[KapelleError]]:
+        from kapelle.engines.native import foresight, preflight
 
-        return foresight.foresee(project, project.services, self.environ)
+        refused = [e for service in project.services for e in preflight.refused(service, project, self.environ)]
+        return refused, list(foresight.not_honoured_of(project))
 
     def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:
         found = {}

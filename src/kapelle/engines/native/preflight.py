@@ -54,6 +54,25 @@ def check(
     return choices
 
 
+def refused(service: Service, project: Project, environ: Mapping[str, str]) -> list[KapelleError]:
+    """What of a service can't be done here, whatever else runs: for `config --check`, which knows no plan."""
+    found = _bind_sources(service, project) + foresight.refused(service, project, environ)
+    held: list[socket] = []
+    try:
+        for error in _taken(service, project, frozenset(), held):
+            if error.code in _FOR_NOBODY:
+                error.what = error.what.removesuffix(_NOTHING_MADE)
+                found.append(error)
+    finally:
+        for sock in held:
+            sock.close()
+    return found
+
+
+_NOTHING_MADE = "; nothing was created."
+_FOR_NOBODY = ("KAP205", "KAP206")  # not this user's, not this machine's: it does not pass by itself
+
+
 def _descriptors(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> None:
     from kapelle.engines.native import descriptors, records
 
@@ -184,7 +203,7 @@ def _taken(
         if error is not None:
             error.where = error.where or service.where.get(f"ports[{number}]") or service.where.get("ports")
             shown = f"{port.host_ip}:" * bool(port.host_ip) + f"{port.published}:{port.target}"
-            error.what = error.what.rstrip(".") + "; nothing was created."
+            error.what = error.what.rstrip(".") + _NOTHING_MADE
             error.details = (("wanted by", f'service {service.name}   "{shown}"'), *error.details)
             if any(text.startswith(f"the Kapelle project {project.name} ") for _, text in error.details):
                 error.hint = f'it is this project\'s own: for several containers write only "{port.target}", or a range'
