@@ -291,7 +291,7 @@ class Container:
             return
         netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            endpoints, ports = self.supervisor.attach(self, netns)
+            endpoints, ports = self.supervisor.networks.attach(self, netns)
         finally:
             os.close(netns)
         self.status["networks"] = [list(e) for e in endpoints]
@@ -308,7 +308,7 @@ class Container:
             resolv = ""
         if own_net:
             resolv = hosts.resolv_conf(tuple(self.intent["dns_search"]), tuple(self.intent["dns_opt"]), resolv)
-        gateway = self.supervisor.host_gateway() if own_net else "127.0.0.1"
+        gateway = self.supervisor.networks.host_gateway() if own_net else "127.0.0.1"
         extra = hosts.extra_hosts(self.intent["extra_hosts"], gateway)
         hostname = launch["hostname"]
         for name, text in (
@@ -344,7 +344,7 @@ class Container:
             self.status["health"] = ""
         self.save()
         self.supervisor.event(self, "start")
-        warnings = self.supervisor.warnings()
+        warnings = self.supervisor.networks.warnings()
         self._answer_start({"ok": True, "status": self.status, "notes": self.notes, "warnings": warnings})
 
     def _start_failed(self, error: dict[str, Any]) -> None:
@@ -571,7 +571,7 @@ class Container:
         self.taps.clear()
         self.terminal_given = False
         self.supervisor.volumes.release(self.id)
-        self.supervisor.detach(self)
+        self.supervisor.networks.detach(self)
         self.supervisor.cgroups.remove(self.id)
         self.status["ports"] = []
 
@@ -684,7 +684,7 @@ class Container:
             try:
                 netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    self.supervisor.attach(self, netns)
+                    self.supervisor.networks.attach(self, netns)
                 finally:
                     os.close(netns)
             except (OSError, KapelleError):
