@@ -326,3 +326,14 @@ def test_closed_standard_streams_are_no_hindrance(kap: Kap, closed: str) -> None
             ["sh", "-c", command], cwd=kap.folder, env=kap.environment, capture_output=True, text=True, check=False
         )
         assert (done.returncode, "internal error" in done.stderr) == (0, False), (words, done)
+
+
+def test_an_output_that_can_not_be_written_is_an_error_in_words(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    for words in ("config", "ps", "help", "images", "version"):
+        done = subprocess.run(
+            ["sh", "-c", f"{' '.join(kap.command)} {words} > /dev/full"],
+            cwd=kap.folder, env=kap.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, "can't write the output" in done.stderr) == (1, True), (words, done)
+        assert "Traceback" not in done.stderr

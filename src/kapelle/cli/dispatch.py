@@ -128,6 +128,20 @@ def _open_streams() -> None:
             setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
 
 
+def _can_write() -> bool:
+    """Does standard output take more? Not /dev/full, nor a file on a full disk; what waits for it is given up then."""
+    import stat
+
+    info = os.fstat(1)
+    full = stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 7)  # null(4)
+    if stat.S_ISREG(info.st_mode):
+        room = os.fstatvfs(1)
+        full = room.f_bavail * room.f_frsize < 4096
+    if full:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return not full
+
+
 def run(words: list[str]) -> int:
     """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
     _open_streams()
@@ -159,6 +173,9 @@ def run(words: list[str]) -> int:
         return 1
     except Exception as e:
         _close(context)
+        if isinstance(e, OSError) and e.filename is None and not _can_write():
+            _tell(KapelleError(f"can't write the output: {e.strerror}", code="KAP905"), context)
+            return 1
         if isinstance(e, OSError) and context is not None:
             from kapelle.cli import machinefaults
 
