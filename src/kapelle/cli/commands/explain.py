@@ -165,6 +165,11 @@ CODES: dict[str, tuple[str, str]] = {
         "the program use less; kap ps -a shows which containers ended so.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
+    "KAP905": (
+        "output not written",
+        "Standard output leads to a full disk (or to /dev/full): what the command did is done, what it had to say is "
+        "not all there.",
+    ),
     "KAP902": (
         "autostart",
         "The systemd unit that brings a project back at boot could not be written or enabled, or systemd does not run "
