@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kapelle.engine.protocol import Engine
     from kapelle.events import Emit, Event
     from kapelle.images.store import Store
+    from kapelle.light import socket
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
     from kapelle.plan.steps import Step
@@ -61,6 +62,7 @@ class Context:
         places.guard(self.paths)
         self._loaded: dict[tuple[str, ...], Loaded] = {}
         self._engine: Engine | None = None
+        self._woken: tuple[str, socket.socket] | None = None  # a project's supervisor, held until this command ends
         self._renderer: Renderer | None = None
         self._hushed: frozenset[str] = frozenset()
         self._progress = ""
@@ -375,13 +377,46 @@ class Context:
 
             self._renderer = PlainRenderer(self._progress_stream())
 
-    def close(self) -> None:
-        """Let go of the terminal and the engine."""
+    def wake(self) -> None:
+        """Let the supervisor of a known project come up while this command, which will need it, loads the rest.
+
+        Whatever hinders it shows again when it is really needed.
+        """
+        if self.dry_run or self.engine_name() != "native" or os.geteuid() != 0:
+            return
+        from kapelle.engines.native import client
+        from kapelle.state import index
+
+        name = self.given.project_name or self.environ.get("COMPOSE_PROJECT_NAME", "")
+        try:
+            name = checked_name(str(name)) if name else index.lookup(self.paths, self._index_key())
+            if name and os.path.isdir(self.paths.project(name)):
+                there = client.connect(self.paths, name)
+                if there is None:
+                    self._woken = name, client.ensure(self.paths, name, strict=self._is_strict())
+                else:
+                    there.close()
+        except KapelleError:
+            pass
+
+    def _is_strict(self) -> bool:
+        return self.environ.get("KAP_COMPAT") == "strict"
+
+    def close(self, *, failed: bool = False) -> None:
+        """Let go of the terminal and the engine. A supervisor that was woken for nothing is gone when this returns."""
         if self._renderer is not None:
             self._renderer.close()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        if self._woken is not None:
+            name, held = self._woken
+            self._woken = None
+            held.close()
+            if failed:
+                from kapelle.engines.native import client
+
+                client.leave(self.paths, name)
 
 
 def checked_name(name: str) -> str:

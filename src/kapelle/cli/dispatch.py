@@ -274,7 +274,7 @@ def unknown(word: str, known: Iterable[str], group: str) -> UsageError:
 def _close(context: Context | None) -> None:
     if context is not None:
         try:
-            context.close()
+            context.close(failed=True)
         except Exception:  # the first error is the one to tell
             pass
 

@@ -62,6 +62,7 @@ def run(context: Context, args: Args) -> int:
         raise UsageError("requires at least 1 arg(s), only received 0", hint="kap run web sh")
     if args.quiet:
         context.quieten()
+    context.wake()
     target, *command = args.rest
     project = context.load([target]).project
     service = order.require(project, target)

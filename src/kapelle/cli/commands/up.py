@@ -46,6 +46,7 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
+    context.wake()
     options = options_of(context, args)._replace(
         targets=tuple(args.rest),
         no_start=bool(args.no_start),
