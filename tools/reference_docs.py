@@ -201,7 +201,7 @@ def variables() -> str:
         "# Environment variables",
         "",
         "Made from `src/kapelle/cli/variables.py` by `python tools/reference_docs.py`. A flag goes before its",
-        "variable. What a compose file's `${NAME}` and a container get is another matter: `.env`, `env_file`, `environment`.",
+        "variable. What `${NAME}` in a file and a container get is another matter: `.env`, `env_file`, `environment`.",
         "",
         "## Docker Compose's",
         "",
