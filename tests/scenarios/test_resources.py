@@ -453,6 +453,11 @@ def test_a_ulimit_beyond_what_may_be_set_is_lowered_and_said(kap: Kap) -> None:
     )
 
 
+def test_how_soon_a_service_is_killed_for_memory_can_be_chosen(kap: Kap) -> None:
+    _, out, _ = says(kap, "oom_score_adj: 321", "cat /proc/self/oom_score_adj")
+    assert out.split()[-1] == "321"
+
+
 def test_what_is_only_for_others_is_told(kap: Kap) -> None:
     kap.file(
         "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n    runtime: runc\n    isolation: hyperv\n"

@@ -37,6 +37,19 @@ def test_every_variable_that_the_source_names_is_in_the_table_and_no_other() -> 
     assert named == table
 
 
+# Documents of specifications that others publish.
+FOREIGN = (
+    "spec/api.md", "manifest.md", "image-index.md", "config.md", "spec/auth/token.md", "spec/auth/scope.md",
+    "spec/auth/oauth.md", "layer.md", "image-layout.md", "descriptor.md",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda p: str(p.relative_to(ROOT / "src" / "kapelle")))
+def test_a_document_that_the_source_names_is_there(file: Path) -> None:
+    for name in re.findall(r"[\w./-]+\.md\b", file.read_text()):
+        assert name in FOREIGN or (ROOT / name).exists(), name
+
+
 def test_what_the_readme_says_is_not_here_is_not_here() -> None:
     text = (ROOT / "README.md").read_text()
     missing = text.partition("### Not here")[2].partition("\n- the Engine")[0]

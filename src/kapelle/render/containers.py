@@ -1,4 +1,4 @@
-"""Containers as `ps` shows them: the fields of cli.md section 5, as strings in Docker's words."""
+"""Containers as `ps` shows them: the fields of docker compose's JSON, as strings in Docker's words."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class QuietRenderer:
 
 
 class PlainRenderer(QuietRenderer):
-    """One line per change of state (cli.md section 2): ` Container demo-web-1  Creating`."""
+    """One line per change of state: ` Container demo-web-1  Creating`."""
 
     def __init__(self, stream: TextIO, *, build_log: TextIO | None = None) -> None:
         super().__init__(stream)

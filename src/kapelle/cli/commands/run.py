@@ -112,12 +112,12 @@ def run(context: Context, args: Args) -> int:
 
 
 def _notices_of(context: Context) -> Emit:
-    """Only the notices: the one-off has no progress lines of its own (cli.md 2)."""
+    """Only the notices: the one-off has no progress lines of its own."""
     return lambda event: context.emit(event) if isinstance(event, Notice) else None
 
 
 def _silent(_: object) -> None:
-    """The one-off has no progress lines of its own (cli.md 2)."""
+    """The one-off has no progress lines of its own."""
 
 
 def _streams(create: CreateContainer) -> Streams:

@@ -1,4 +1,4 @@
-"""The command's side of a stop: hooks, the request, and words for an end that the program did not choose (E13)."""
+"""The command's side of a stop: hooks, the request, and words for an end that the program did not choose."""
 
 from __future__ import annotations
 
