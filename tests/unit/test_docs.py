@@ -53,7 +53,7 @@ def test_a_document_that_the_source_names_is_there(file: Path) -> None:
 def test_what_the_readme_says_is_not_here_is_not_here() -> None:
     text = (ROOT / "README.md").read_text()
     missing = text.partition("### Not here")[2].partition("\n- the Engine")[0]
-    for verb in ("watch", "publish", "bridge"):
+    for verb in dispatch.NOT_HERE:
         assert f"`{verb}`" in missing
         assert verb not in dispatch.COMMANDS
     assert f"This is version {kapelle.__version__}:" in text
