@@ -156,8 +156,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "KAP701": (
         "containers can't be started as this user",
-        "Kapelle needs the right to make namespaces and mounts, or user namespaces to get it in. kap doctor says what is "
-        "missing on this machine and what an administrator may run.",
+        "Kapelle needs the right to make namespaces and mounts, or user namespaces to get it in. kap doctor says what "
+        "is missing on this machine and what an administrator may run.",
     ),
     "KAP801": (
         "the kernel killed a service",
