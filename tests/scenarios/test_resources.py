@@ -472,11 +472,14 @@ def test_what_is_only_for_others_is_told(kap: Kap) -> None:
         "    volumes:\n      - {type: bind, source: ., target: /here, consistency: cached}\n"
         "    develop: {watch: [{path: ., action: rebuild}]}\n"
         "secrets:\n  s: {environment: HOME, driver: vault}\n"
+        "networks:\n  default: {ipam: {driver: other, options: {a: b}}}\n"
     )
     for told in (kap.ok("up", "-d").err, kap.ok("config", "--check").out):
         assert 'service "a": volumes[0].consistency is not honoured' in told
         assert "compose.yaml:8:5: " in told
         assert 'service "a": develop is not honoured: files are not watched' in told
         assert 'secret "s": driver is not honoured' in told
+        for key in ("driver", "options"):
+            assert f'network "default": ipam.{key} is not honoured' in told
     kap.file("services:\n  a: {image: busybox, command: [sleep, '99'], isolation: default}\n")
     assert "isolation is not honoured" not in kap.ok("up", "-d").err

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from kapelle.errors import EngineError, KapelleError, Position
 from kapelle.events import Notice
 from kapelle.light import Any
-from kapelle.model.project import Project
+from kapelle.model.project import FileSource, Network, Project
 from kapelle.model.service import Service
 
 # top-level parts that hold more than services → what one of them is called
-_PARTS = {"secrets": "secret", "configs": "config"}
+_PARTS = {"networks": "network", "secrets": "secret", "configs": "config"}
 
 
 def unsupported(
@@ -30,7 +30,8 @@ def unsupported(
             for found in _used(service.raw, path):
                 yield f'service "{service.name}"', found, why, place_of(service, found)
     for part, called in _PARTS.items():
-        for item in project.secrets if part == "secrets" else project.configs:
+        items: Iterable[Network | FileSource] = getattr(project, part)
+        for item in items:
             tree = (project.raw.get(part) or {}).get(item.key)
             for path, why in sorted(of_parts.items()):
                 if path.startswith(f"{part}.*."):

@@ -8,7 +8,7 @@ from __future__ import annotations
 _SWARM = "is for swarm; docker compose ignores it too"
 
 _OF_A_SERVICE = {  # paths below `services.*`
-    "develop": "files are not watched: kap watch is not part of this version",
+    "develop": "files are not watched, kap watch is not part of this version",
     "volumes[].consistency": "is for Docker Desktop; elsewhere docker ignores it too",
     "logging.driver!=json-file|local": "output is kept in files here, whatever the driver",
     "cpu_count": "is for Windows containers",
@@ -37,6 +37,8 @@ _OF_A_SERVICE = {  # paths below `services.*`
     "deploy.update_config": _SWARM,
 }
 _OF_THE_PROJECT = {
+    "networks.*.ipam.driver!=default": "addresses are given by Kapelle itself",
+    "networks.*.ipam.options": "they are for a driver of addresses, and there is none here",
     "secrets.*.driver": _SWARM,
     "secrets.*.driver_opts": _SWARM,
     "secrets.*.template_driver": _SWARM,
