@@ -30,6 +30,7 @@ $(VENV)/installed: $(VENV)/python pyproject.toml
 
 $(VENV)/test-installed: $(VENV)/python pyproject.toml
 	@$(RUN)/python -m pip install --quiet --editable '.[test,fast,zstd]'
+	@$(RUN)/python -m pip install --quiet --only-binary atheris 'atheris>=3' 2>/dev/null || echo "without coverage-guided fuzzing: this Python has no wheel of atheris" >&2
 	@$(RUN)/python -m compileall -q src
 	@sh tools/test-packages.sh
 	@touch $@ $(VENV)/installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,13 +25,30 @@ def main() -> int:
     done = subprocess.run([*kap, "up", "--wait", "--build"], cwd=AGENT, env=environment, check=False)
     if done.returncode:
         return done.returncode
-    address = f"http://{environment.get('AGENT_ADDRESS', '127.0.0.1')}:{environment.get('AGENT_PORT', '8080')}"
-    print(f"\nup in {time.monotonic() - began:.1f} s\n\n  you    {QUESTION}\n  agent  {ask(address, QUESTION)}\n")
+    address = published([*kap, "port", "web", "80"], environment)
+    try:
+        reply = ask(address, QUESTION)
+    except (OSError, ValueError) as e:
+        print(
+            f"the agent at {address} does not answer: {e}\nkap logs, in {os.path.relpath(AGENT)}, has more",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"\nup in {time.monotonic() - began:.1f} s\n\n  you    {QUESTION}\n  agent  {reply}\n")
     print(f"chat in a browser   {address}/ui\nthe agent itself    {address}/\nits statistics      {address}/stats\n")
     shown = os.path.relpath(AGENT)
-    print(f"next, in {shown}:\n  kap ps\n  kap logs -f api\n  kap exec db psql -U agent agent_db\n")
+    own = Path(sys.executable).parent / "kap"
+    name = "kap" if shutil.which("kap") else str(own)
+    print(f"next, in {shown}:\n  {name} ps\n  {name} logs -f api\n  {name} exec db psql -U agent agent_db\n")
     print("make demo-down removes it.")
     return 0
+
+
+def published(words: list[str], environment: dict[str, str]) -> str:
+    """Where a port of a container is on this machine; it may have moved (KAP_PORTS=auto)."""
+    shown = subprocess.run(words, cwd=AGENT, env=environment, check=False, capture_output=True, text=True).stdout
+    host, _, port = (shown.strip().splitlines() or ["127.0.0.1:8080"])[0].rpartition(":")
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '[::]', '') else host}:{port}"
 
 
 def ask(address: str, question: str) -> str:

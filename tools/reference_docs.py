@@ -86,7 +86,7 @@ READING = ("version", "name", "include", "services.*.extends", "services.*.profi
 SPECIAL = {
     "services.*.volumes[].type": "bind, volume, tmpfs and image honoured; others refused at `up`",
     "services.*.volumes[].bind.selinux": "no labels are set: told where SELinux is on",
-    "services.*.userns_mode": "host; others refused at `up`",
+    "services.*.userns_mode": "host, private and auto; others refused at `up`",
     "networks.*.driver": "bridge; others refused at `up`",
     "networks.*.driver_opts": "mtu, enable_icc and host_binding_ipv4 honoured; others told at `up`",
     "networks.*.enable_ipv4": "true honoured; false told at `up`",

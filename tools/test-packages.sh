@@ -3,7 +3,8 @@
 # Ubuntu; elsewhere the tests that need them say so and are skipped.
 set -eu
 missing=""
-for pair in docker-registry:docker-registry skopeo:skopeo busybox:busybox-static newuidmap:uidmap; do
+for pair in docker-registry:docker-registry skopeo:skopeo busybox:busybox-static newuidmap:uidmap \
+	fuse-overlayfs:fuse-overlayfs; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 [ -n "$missing" ] || exit 0

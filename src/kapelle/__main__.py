@@ -1,7 +1,5 @@
 """python -m kapelle."""
 
-import sys
+from kapelle.cli.main import script
 
-from kapelle.cli.main import main
-
-sys.exit(main())
+script()

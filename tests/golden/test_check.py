@@ -47,10 +47,10 @@ def test_what_is_right_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 def test_what_the_engine_does_not_honour_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text("services:\n  a:\n    image: x\n    runtime: runc\n    pid: none\n")
-    assert main(["-f", str(tmp_path / "compose.yaml"), "config", "--check"]) == 0
+    assert main(["-f", str(tmp_path / "compose.yaml"), "config", "--check"]) == 1
     told = capsys.readouterr().out
     assert re.search(r':4:5: warning: service "a": runtime is not honoured: ', told)
-    assert re.search(r':5:5: warning: service "a": invalid PID mode: none', told)
+    assert re.search(r':5:5: error: service "a": invalid PID mode: none', told)
 
 
 def test_the_origin_of_a_value_is_told_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

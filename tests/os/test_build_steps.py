@@ -63,7 +63,7 @@ class Yard:
         self.events.clear()
         wanted = Build(str(self.folder), dockerfile_inline=text)._replace(**changes)
         options = BuildOptions("made:1", "web", wanted)
-        with BuildRunner(self.paths) as run:
+        with BuildRunner(self.paths, {}, self.events.append) as run:
             return build(options, self.store, run, self.resolve, self.events.append, self.environment)
 
     def files(self, image: Image) -> Rootfs:

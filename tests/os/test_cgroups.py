@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from kapelle.engines.native import cgroup_tree, devices
+from kapelle.engines.native import cgroup_tree, devices, launcher
 from kapelle.linux import bpf
 
 pytestmark = pytest.mark.root
@@ -99,3 +100,39 @@ def test_others_in_our_group_leave_the_groups_above(group: str) -> None:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert inside(own, crowded) == 0
+
+
+def test_a_v1_group_is_entered_by_its_tasks_and_the_whole_container_is_in_it() -> None:
+    base = cgroup_tree.own().get("pids", "")
+    if not base or not os.access(base, os.W_OK):
+        pytest.skip("needs a writable v1 group")
+    path = f"{base}/kapelle-test-{os.getpid()}"
+    os.mkdir(path)
+    ours, theirs = socket.socketpair()
+
+    def enter() -> int:
+        launcher._enter_cgroup(path, theirs)
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_group(path))
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    try:
+        pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                code = enter()
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        ours.close()
+        theirs.close()
+        os.rmdir(path)
+
+
+def _in_group(path: str) -> int:
+    with open("/proc/self/cgroup") as f:
+        mine = cgroup_tree.memberships(f.read())["pids"]
+    return 0 if path.endswith(mine) else 1

@@ -135,9 +135,38 @@ def what_is_here_is_not_fetched_again(c: Client) -> None:
     assert not [p for p in c.server.paths() if "/blobs/" in p and len(c.server.blobs[p.rpartition("/")[2]]) > 1000]
 
 
+def a_tag_that_has_not_moved_is_asked_for_by_head_alone(c: Client) -> None:
+    c.server.image("app", "1", {"hello": b"x"})
+    image = c.pull("app:1")
+    c.server.asked.clear()
+    assert c.pull("app:1") == image
+    assert [a.method for a in c.server.asked if "/manifests/" in a.path] == ["HEAD"]
+    c.server.image("app", "1", {"hello": b"moved"})
+    assert c.text(c.pull("app:1")) == "moved"
+    c.server.when("HEAD", "/manifests/", lambda r: r.answer(405))
+    c.server.image("app", "1", {"hello": b"again"})
+    assert c.text(c.pull("app:1")) == "again"
+
+
 def a_docker_manifest_is_pulled(c: Client) -> None:
     c.server.image("app", "1", {"hello": b"docker"}, kind=DOCKER_MANIFEST)
     assert c.text(c.pull("app:1")) == "docker"
+
+
+def a_docker_manifest_without_types_of_its_parts_is_pulled(c: Client) -> None:
+    tree = c.server.image("app", "1", {"hello": b"typeless"}, kind=DOCKER_MANIFEST)
+    for row in (tree["config"], *tree["layers"]):
+        del row["mediaType"]
+    c.server.manifest("app", "1", tree, DOCKER_MANIFEST)
+    assert c.text(c.pull("app:1")) == "typeless"
+
+
+def the_old_format_is_refused_with_its_name(c: Client) -> None:
+    for kind in ("application/vnd.docker.distribution.manifest.v1+prettyjws", "application/json"):
+        c.server.manifest("app", "1", {"schemaVersion": 1, "name": "app", "tag": "1", "fsLayers": []}, kind)
+        with pytest.raises(ImageError, match="schema 1") as caught:
+            c.pull("app:1")
+        assert caught.value.code == "KAP504"
 
 
 def a_plain_layer_is_pulled(c: Client) -> None:
@@ -313,7 +342,10 @@ RULES: tuple[Callable[[Client], None], ...] = (
     a_name_that_is_unknown_is_told_as_missing,
     blobs_are_fetched_once_though_an_image_has_them_twice,
     what_is_here_is_not_fetched_again,
+    a_tag_that_has_not_moved_is_asked_for_by_head_alone,
     a_docker_manifest_is_pulled,
+    a_docker_manifest_without_types_of_its_parts_is_pulled,
+    the_old_format_is_refused_with_its_name,
     a_plain_layer_is_pulled,
     a_zstd_layer_is_pulled,
     a_manifest_without_a_media_type_is_taken_by_its_header,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -87,7 +88,7 @@ def dying(act: Callable[[], object], moment: int, *, error: int = 0) -> bool:
 
 
 def whole(store: Store, deep: bool = True) -> None:
-    """Every image has its layers, and each layer is what its name says."""
+    """Every image has its layers, each layer and blob is what its name says, and other tools find all that is shown."""
     for image in store.all():
         for diff_id in image.layers:
             assert store.has_layer(diff_id), image
@@ -96,6 +97,14 @@ def whole(store: Store, deep: bool = True) -> None:
         for piece in store.layer_archive(diff_id):
             archive.update(piece)
         assert f"sha256:{archive.hexdigest()}" == diff_id
+    folder = Path(store.root)
+    for name in store.listed("blobs/sha256"):
+        assert hashlib.sha256((folder / "blobs/sha256" / name).read_bytes()).hexdigest() == name
+    index = folder / "index.json"
+    for row in json.loads(index.read_bytes())["manifests"] if index.exists() else ():
+        manifest = json.loads((folder / "blobs/sha256" / row["digest"][7:]).read_bytes())
+        for blob in (manifest["config"], *manifest["layers"]):
+            assert (folder / "blobs/sha256" / blob["digest"][7:]).stat().st_size == blob["size"]
 
 
 def moments(act: Callable[[], object], *, stride: int = 1, error: int = 0) -> Iterator[int]:

@@ -55,7 +55,7 @@ class Layers:
         """Take a layer in; its directory."""
         pieces = (data[n : n + chunk] for n in range(0, len(data), chunk))
         with self.store.temporary() as path:
-            layer, _, _ = layers.take(self.store, path, pieces, what="the layer")
+            layer = layers.take(self.store, path, pieces, what="the layer").layer
             self.store.publish_layer(path, layer.diff_id)
         self.dirs.append(self.store.layer_dir(layer.diff_id))
         assert b"".join(self.store.layer_archive(layer.diff_id)) == data or not self.store.layer(layer.diff_id).frame

@@ -439,7 +439,7 @@ def test_a_taken_port_names_its_holder_and_a_free_one_and_holds_nothing(machine:
         with pytest.raises(EngineError) as caught:
             project.publish(WEB, (PortSpec("", 18070, 0, 81, "tcp"), PortSpec("", 18083, 0, 80, "tcp")))
         assert caught.value.code == "KAP201"
-        assert caught.value.what == "port 18083 on all addresses is already taken; nothing was created."
+        assert caught.value.what == "port 18083 on all addresses is already taken"
         rows = dict(caught.value.details)
         assert f"(pid {os.getpid()}, user root)" in rows["held by"]
         assert rows["free now"] == "18084"
@@ -663,3 +663,126 @@ def test_an_address_of_the_loopback_can_not_be_reached_through_the_uplink(machin
 
         assert isinstance(machine.call(web, attack), OSError)
     assert at_web.gateway
+
+
+# -- IPv6 out of an ordinary user's project ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_user(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The way out that is made where the host's network is not ours to change; echo requests are everybody's."""
+    monkeypatch.setattr(namespaces, "open_home", lambda: -1)
+    setting = Path("/proc/sys/net/ipv4/ping_group_range")
+    before = setting.read_text()
+    setting.write_text("0 2147483647")
+    yield
+    setting.write_text(before)
+
+
+@pytest.fixture
+def far_router(machine: Machine) -> tuple[int, str]:
+    """A machine behind a router that is on a wire with the host: (its namespace, its address)."""
+    router, far = machine.netns(), machine.netns()
+    with route.open_route() as here:
+        here.request((route.veth("kaptest6", "wire0", router),))
+        link = route.link(here, "kaptest6")
+        assert link is not None
+        own = (route.address(link.ifindex, "2001:db8:a::1", 64), route.link_up(link.ifindex))
+        here.request((*own, route.route("2001:db8:b::", 64, link.ifindex, via="2001:db8:a::2")))
+
+    def equip(name: str, address: str, gateway: str = "") -> Callable[[], None]:
+        def go() -> None:
+            with route.open_route() as links:
+                link = route.link(links, name)
+                assert link is not None
+                links.request((route.link_up(1), route.address(link.ifindex, address, 64), route.link_up(link.ifindex)))
+                if gateway:
+                    links.request((route.route("", 0, link.ifindex, via=gateway),))
+
+        return go
+
+    def join() -> None:
+        with route.open_route() as links:
+            links.request((route.veth("wire1", "wire0", far),))
+
+    namespaces.within(router, machine.home, join)
+    namespaces.within(router, machine.home, equip("wire0", "2001:db8:a::2"))
+    namespaces.within(router, machine.home, equip("wire1", "2001:db8:b::1"))
+    namespaces.within(router, machine.home, lambda: uplink.sysctl("net/ipv6/conf/all/forwarding", "1"))
+    namespaces.within(far, machine.home, equip("wire0", "2001:db8:b::2", "2001:db8:b::1"))
+    return far, "2001:db8:b::2"
+
+
+def echo6(address: str) -> Callable[[], bytes]:
+    """What a machine answers to an echo request."""
+
+    def ask_it() -> bytes:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as s:
+            s.settimeout(5)
+            s.sendto(b"\x80\0\0\0\x12\x34\0\x07payload", (address, 0))
+            while True:
+                data = s.recv(2000)
+                if data[:1] == b"\x81":
+                    return data[4:]
+
+    return ask_it
+
+
+def test_an_ordinary_users_container_reaches_machines_behind_a_router_by_ipv6(
+    machine: Machine, as_user: None, far_router: tuple[int, str]
+) -> None:
+    far, address = far_router
+    machine.serve(far, 80, family=socket.AF_INET6)
+    machine.serve(far, 53, socket.SOCK_DGRAM, socket.AF_INET6)
+    project = machine.project()
+    assert project.warnings == []
+    project.add_network(network(enable_ipv6=True))
+    web = machine.netns()
+    project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_default"),))
+    assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"  # it sees the host's address
+    assert machine.call(web, ask(address, 53, socket.SOCK_DGRAM)) == "2001:db8:a::1"
+    assert machine.call(web, echo6(address)) == b"\x12\x34\0\x07payload"
+    refused = machine.call(web, ask(address, 81))
+    assert isinstance(refused, OSError)
+
+
+def test_an_ordinary_users_networks_are_apart_by_ipv6_too_and_internal_ones_have_no_way_out(
+    machine: Machine, as_user: None, far_router: tuple[int, str]
+) -> None:
+    far, address = far_router
+    machine.serve(far, 80, family=socket.AF_INET6)
+    machine.serve(far, 53, socket.SOCK_DGRAM, socket.AF_INET6)
+    project = machine.project()
+    project.add_network(network("front", enable_ipv6=True))
+    project.add_network(network("back", enable_ipv6=True, internal=True))
+    web, db, job = machine.netns(), machine.netns(), machine.netns()
+    (at_web,) = project.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
+    (at_db,) = project.attach(DB, "shop-db-1", db, (EndpointSpec("back"),))
+    (at_job,) = project.attach(JOB, "shop-job-1", job, (EndpointSpec("back"),))
+    for there in (web, db):
+        machine.serve(there, 90, family=socket.AF_INET6)
+    assert machine.call(job, ask(at_db.ipv6.partition("/")[0], 90)) == at_job.ipv6.partition("/")[0]
+    assert isinstance(machine.call(web, ask(at_db.ipv6.partition("/")[0], 90)), OSError)
+    assert isinstance(machine.call(db, ask(at_web.ipv6.partition("/")[0], 90)), OSError)
+    assert isinstance(machine.call(db, ask(address, 80)), OSError)
+    assert isinstance(machine.call(db, ask(address, 53, socket.SOCK_DGRAM)), OSError)
+
+
+def test_a_successor_and_a_network_that_goes_leave_the_ipv6_of_others_alone(
+    machine: Machine, as_user: None, far_router: tuple[int, str]
+) -> None:
+    far, address = far_router
+    machine.serve(far, 80, family=socket.AF_INET6)
+    project = machine.project()
+    project.add_network(network("front", enable_ipv6=True))
+    project.add_network(network("gone", enable_ipv6=True))
+    web = machine.netns()
+    project.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
+    project.remove_network("gone")
+    assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"
+    fds = {name: os.dup(fd) for name, fd in project.fds.items()}
+    machine.forget(project)
+    again = machine.project(fds=fds)
+    again.add_network(network("front", enable_ipv6=True))
+    again.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
+    assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"

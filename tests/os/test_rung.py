@@ -74,3 +74,48 @@ def test_less_is_chosen_when_asked_for_and_refused_when_more_is_required(tmp_pat
     odd = kap(tmp_path, "up", "--require=nothing", "-d")
     assert odd.returncode == 1
     assert "no such demand" in odd.stderr
+
+
+# Two processes of one user: the first shows its namespace as a keeper does, the second enters where none may be tried.
+SHARED = """
+import os, sys
+from kapelle.engines.native import rung
+folder, reading, writing = sys.argv[1], *os.pipe()
+go = os.pipe()
+keeper = os.fork()
+if keeper == 0:
+    os.close(go[1])
+    rung.enter("R3")
+    rung.show(folder)
+    os.write(writing, b"+")
+    os.read(go[0], 1)
+    os._exit(0)
+os.read(reading, 1)
+theirs = os.stat(f"/proc/{keeper}/ns/user").st_ino
+mounts = os.stat("/proc/self/ns/mnt").st_ino
+rung._tried = lambda ids: sys.exit("it was tried again")
+assert rung.enter("R3", shown=folder) == "R3"
+assert os.stat("/proc/self/ns/user").st_ino == theirs
+assert os.stat("/proc/self/ns/mnt").st_ino != mounts
+"""
+
+
+def test_the_namespace_of_a_living_keeper_is_joined_without_trying_another(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED, str(tmp_path)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_namespace_that_was_tried_is_the_one_that_is_entered() -> None:
+    code = (
+        "import os; from kapelle.engines.native import rung; real = rung._tried; made = []\n"
+        "def tried(ids):\n"
+        "    space, why = real(ids); made.append(os.fstat(space).st_ino); return space, why\n"
+        "rung._tried = tried\n"
+        "assert rung.enter() in ('R2', 'R3')\n"
+        "assert made == [os.stat('/proc/self/ns/user').st_ino]\n"
+        "assert (os.getuid(), os.getgid()) == (0, 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import registry
 from tests.checks import wait_until
 from tests.scenarios.conftest import Done, Kap, free_port, is_free
 
@@ -567,6 +569,140 @@ def test_a_repository_that_is_not_there_says_what_git_said(kap: Kap) -> None:
     done = kap("build")
     assert done.code == 1
     assert "git failed for git://127.0.0.1:1/none.git" in done.err
+
+
+def test_further_contexts_are_layouts_images_repositories_and_archives(kap: Kap, repository: str, web: str) -> None:
+    dockerfile(kap, f"{BASE}RUN echo of the layout > /file\n", compose="")
+    kap.ok("build", "-q", "-t", "further/base:7", ".")
+    kap.ok("save", "-o", "layout.tar", "further/base:7")
+    with tarfile.open(kap.folder / "layout.tar") as tar:
+        tar.extractall(kap.folder / "layout", filter="data")
+    kap.ok("rmi", "further/base:7")
+    kap.ok("tag", "busybox", "further/image:1")
+    (kap.folder / "packed").write_text("of the archive\n")
+    with tarfile.open(kap.folder / "web/a.tar.gz", "w:gz") as tar:
+        tar.add(kap.folder / "packed", "packed")
+    digest = json.loads((kap.folder / "layout/index.json").read_bytes())["manifests"][0]["digest"]
+    text = (
+        "FROM layout\nCOPY --from=layout2 /file /two\nCOPY --from=git /file /git\nCOPY --from=tar /packed /tar\n"
+        "RUN --mount=from=image,target=/i test -e /i/bin/busybox\nCMD cat /file /two /git /tar\n"
+    )
+    contexts = (
+        ("layout", "oci-layout://./layout:7"), ("layout2", f"oci-layout://layout@{digest}"),
+        ("image", "docker-image://further/image:1"), ("git", f"{repository}#side"), ("tar", f"{web}/a.tar.gz"),
+    )  # fmt: skip
+    rows = "".join(f"        {name}: '{value}'\n" for name, value in contexts)
+    dockerfile(kap, text, f"services:\n  app:\n    build:\n      context: .\n      additional_contexts:\n{rows}")
+    kap.ok("build")
+    assert prints(kap) == "of the layout\nof the layout\nof a branch\nof the archive\n"
+    words = [word for name, value in contexts for word in ("--build-context", f"{name}={value}")]
+    kap.ok("build", "-q", *words, ".")
+    assert kap("image", "inspect", "further/base:7").code == 1  # a context gives its image no name
+    for value, why in {
+        "oci-layout://./none": "no such file",
+        "oci-layout://./layout:8": 'no image in it is named "8"',
+        f"oci-layout://./layout@sha256:{'0' * 64}": "no such file",
+    }.items():
+        dockerfile(
+            kap, text,
+            f"services:\n  app:\n    build:\n      context: .\n      additional_contexts:\n        layout: '{value}'\n",
+        )  # fmt: skip
+        done = kap("build")
+        assert done.code == 1
+        assert "error: compose.yaml:5:" in done.err
+        assert why in done.err
+
+
+def test_a_dockerfile_may_lie_on_a_server(kap: Kap, web: str) -> None:
+    (kap.folder / "web/Dockerfile.remote").write_text(f"{BASE}COPY here /here\nCMD cat /here\n")
+    dockerfile(
+        kap, "nonsense\n", f"services: {{app: {{build: {{context: ., dockerfile: '{web}/Dockerfile.remote'}}}}}}\n",
+        here="beside the compose file\n",
+    )  # fmt: skip
+    kap.ok("build")
+    assert prints(kap) == "beside the compose file\n"
+    kap.ok("build", "-q", "-f", f"{web}/Dockerfile.remote", ".")
+    assert "the server answers 404" in kap("build", "-f", f"{web}/none", ".").err
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen") or not shutil.which("ssh-agent"), reason="needs OpenSSH's tools")
+def test_a_key_file_is_served_by_an_agent_for_the_step_and_is_not_seen(kap: Kap) -> None:
+    key = kap.folder / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "of the test", "-f", str(key)], check=True)
+    dockerfile(
+        kap,
+        "FROM python:3\nRUN --mount=type=ssh,id=key <<EOF\n#!/usr/bin/env python3\nimport os, socket\n"
+        "s = socket.socket(socket.AF_UNIX)\ns.connect(os.environ['SSH_AUTH_SOCK'])\n"
+        "s.sendall(b'\\x00\\x00\\x00\\x01\\x0b')\nopen('/said', 'wb').write(s.recv(1000))\nEOF\n"
+        "CMD grep -c 'of the test' /said\n",
+        "services: {app: {build: {context: ., ssh: ['key=./id']}}}\n",
+    )
+    kap.ok("build")
+    assert prints(kap) == "1\n"
+    key.write_text("no key\n")
+    done = kap("build", "--no-cache")
+    assert done.code == 1
+    assert f"ssh-add {key}" in done.err
+    key.unlink()
+    assert "Dockerfile:2" in kap("build", "--no-cache").err
+
+
+@pytest.mark.parametrize("form", ["index", "manifest", "rubbish"])
+def test_a_cache_folder_of_buildkit_is_told_with_its_place(kap: Kap, form: str) -> None:
+    blobs = kap.folder / "cache/blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def put(value: object, kind: str) -> dict[str, object]:
+        data = json.dumps(value).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+
+    config = put({"layers": [], "records": []}, "application/vnd.buildkit.cacheconfig.v0")
+    index, manifest = (f"application/vnd.oci.image.{kind}.v1+json" for kind in ("index", "manifest"))
+    top = {
+        "index": put({"schemaVersion": 2, "mediaType": index, "manifests": [config]}, index),
+        "manifest": put({"schemaVersion": 2, "mediaType": manifest, "config": config, "layers": []}, manifest),
+        "rubbish": {"size": []},
+    }[form]
+    (kap.folder / "cache/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    dockerfile(
+        kap, BASE,
+        "services:\n  app:\n    build:\n      context: .\n      cache_from:\n        - type=local,src=./cache\n",
+    )  # fmt: skip
+    said = kap.ok("build").err
+    assert "warning: compose.yaml:5:7: cache_from type=local,src=./cache of app is not used: " in said
+    assert "holds a cache of another builder" in said
+
+
+def test_a_cache_goes_through_a_registry(kap: Kap, tmp_path: Path) -> None:
+    mark = os.urandom(4).hex()
+    dockerfile(kap, f"{BASE}RUN echo {mark}\nRUN echo second\n")
+    other = {"KAP_HOME": str(tmp_path / "other"), "KAP_STAND_INS": "1"}
+    kap.ok("save", "-o", "x.tar", "busybox")
+    kap.ok("load", "-i", "x.tar", **other)
+    with registry.running(tmp_path / "registry") as address:
+        kap.ok("build", "--cache-to", f"type=registry,ref={address}/cache:1", ".")
+        kap.ok("build", "-t", f"{address}/app:1", "--cache-to", "type=inline", "--push", ".")
+        for source in (f"type=registry,ref={address}/cache:1", f"{address}/app:1"):
+            done = kap.ok("build", "--no-cache-filter", "none", "--cache-from", source, ".", **other)
+            assert cached(done) == [f"RUN echo {mark}", "RUN echo second"], source
+            kap.ok("system", "prune", "-af", **other)
+            kap.ok("load", "-i", "x.tar", **other)
+        # a cache of BuildKit's, or an image without one, is told with its place and does no harm
+        kap.ok("tag", "busybox", f"{address}/plain:1")
+        kap.ok("push", f"{address}/plain:1")
+        kap.file(
+            "services:\n  app:\n    build:\n      context: .\n      cache_from:\n"
+            f"        - {address}/plain:1\n        - type=gha\n"
+        )
+        said = kap.ok("build").err
+        assert f"compose.yaml:5:7: cache_from {address}/plain:1 of app is not used: the image carries no cache" in said
+        assert "compose.yaml:5:7: cache_from type=gha of app" in said
+        kap.file("services:\n  app:\n    build:\n      context: .\n      cache_to:\n        - type=gha\n")
+        done = kap("build")
+        assert done.code == 1
+        assert "error: compose.yaml:5:7: cache_to type=gha: caches of type gha are not written here" in done.err
 
 
 # ---- walls ------------------------------------------------------------------------------------------------

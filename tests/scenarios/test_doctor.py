@@ -143,6 +143,36 @@ def test_forbidden_namespaces_are_told_and_the_setting_that_it_names_gives_a_run
     assert after["namespaces"]["ok"]
 
 
+def test_a_machine_made_worse_in_five_steps_loses_one_thing_after_the_other(place: Path) -> None:
+    """Low ports, the overlay, the helpers of subordinate ids, the ids, user namespaces: each is missed from then on."""
+    (place / "forbid.py").write_text(FORBIDDEN)
+    script = (
+        "range; sysctl -qw net.ipv4.ip_unprivileged_port_start=80; doctor\n"
+        "sysctl -qw net.ipv4.ip_unprivileged_port_start=1024; doctor\n"
+        "mkdir work/u work/w work/l stacked\n"
+        "mount -t overlay overlay -o lowerdir=work/l,upperdir=work/u,workdir=work/w stacked; chmod 777 stacked\n"
+        "export KAP_PLACE=$HERE/stacked; doctor\n"
+        "mount --bind /dev/zero $(command -v newuidmap); doctor\n"
+        ": > /etc/subuid; : > /etc/subgid; doctor\n"
+        "PYTHONPATH=$HERE/src KAP_HOME=$KAP_PLACE /usr/bin/python3 forbid.py | head -1\n"
+    )
+    told = seen(place, script)
+    assert [t["rung"] for t in told] == ["R2", "R2", "R2", "R3", "R3", ""]
+    watched = ("published ports", "storage", "subordinate ids", "namespaces")
+    missed = [[name for name in watched if not t[name]["ok"]] for t in told]
+    assert missed == [[], ["published ports"], [*watched[:2]], [*watched[:3]], [*watched[:3]], [*watched]]
+    for step, name in enumerate(watched[:3], 1):
+        assert told[step][name]["lost"], "what does not work is said"
+        assert told[step][name]["admin"], "and who may mend it how"
+    # the two ways below the kernel's overlay: the second where the first one's device is not this user's to open
+    way = "copies on" if "/dev/fuse" in told[2]["storage"]["seen"] or not shutil.which("fuse-overlayfs") else "fuse-"
+    assert told[2]["storage"]["seen"].startswith(way)
+    assert told[3]["subordinate ids"]["seen"] == "no newuidmap"
+    assert "usermod" not in told[3]["subordinate ids"]["admin"]
+    assert "usermod --add-subuids" in told[4]["subordinate ids"]["admin"]
+    assert told[5]["namespaces"]["admin"] == "sysctl -w user.max_user_namespaces=15000"
+
+
 def test_control_groups_that_are_handed_over_give_limits(place: Path) -> None:
     own = dict(row.rstrip("\n").split(":", 2)[1:] for row in open("/proc/self/cgroup"))
     group = next(

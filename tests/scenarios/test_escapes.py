@@ -71,6 +71,7 @@ def world(kap_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     kap.file(
         f"services:\n  a: {_service(place)}\n  i: {_service(place, ', init: true')}\n"
         f"  m: {_service(place, ', x-kap-map-user: 1000:1000')}\n"
+        f"  p: {_service(place, ', userns_mode: private')}\n"
         f"  none: {_service(place, ', privileged: true, pid: host')}\n"
         f"  up: {_service(place, f', command: {command}')}\n"
     )
@@ -138,6 +139,12 @@ def mapped(world: World) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
+def apart(world: World) -> dict[str, str]:
+    """In a user namespace of its own, as root."""
+    return _tried(world, "run", "--rm", "-T", "p")
+
+
+@pytest.fixture(scope="module")
 def by_exec(world: World, by_up: dict[str, str]) -> dict[str, str]:
     return _tried(world, "exec", "-T", "up")
 
@@ -165,6 +172,11 @@ def test_a_process_of_exec_is_refused(attempt: Attempt, by_exec: dict[str, str])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda a: a.name)
 def test_a_process_whose_user_is_mapped_is_refused(attempt: Attempt, mapped: dict[str, str]) -> None:
     assert mapped[attempt.name] == "", attempt.words
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda a: a.name)
+def test_a_process_in_its_own_user_namespace_is_refused(attempt: Attempt, apart: dict[str, str]) -> None:
+    assert apart[attempt.name] == "", attempt.words
 
 
 # What comes through where the walls are taken away: these tries do what they say.

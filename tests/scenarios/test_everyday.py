@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -253,3 +254,86 @@ def test_a_service_that_is_named_turns_its_profiles_on(kap: Kap) -> None:
     assert states == {"job": "exited", "work": "running"}
     assert kap.ok("run", "--rm", "-T", "work", "echo", "ran").out == "ran\n"
     kap.ok("--profile", "*", "down", "-t", "0")
+
+
+def test_a_signal_to_run_reaches_the_program_whether_there_is_a_terminal_or_not(kap: Kap) -> None:
+    script = 'trap "echo told; exit 7" INT TERM; echo ready; while :; do sleep 0.1; done'
+    kap.file(f"services:\n  web:\n    image: busybox\n    command: [sh, -c, '{script}']\n")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        running = kap.start("run", "--rm", "web")
+        assert running.stdout is not None
+        while "ready" not in (line := running.stdout.readline()):
+            assert line, "it ended"
+        running.send_signal(number)
+        assert "told" in running.communicate(timeout=30)[0]
+        assert running.returncode == 7
+    assert kap.ps() == {}
+
+
+def test_two_interrupts_at_once_stop_all_as_one_does(kap: Kap) -> None:
+    """A terminal's Ctrl-C that a parent passes on as well comes twice."""
+    kap.file(SLEEPER)
+    for _ in range(3):
+        running = kap.start("up")
+        wait_until(lambda: kap.state(f"{kap.folder.name}-web-1") == "running")
+        running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+        assert {row["State"] for row in kap.ps().values()} == {"exited"}
+
+
+def test_exec_tells_a_service_that_does_not_run_from_one_that_does_not_exist(kap: Kap) -> None:
+    kap.file("services:\n  web: {image: busybox}\n  tool: {image: busybox, profiles: [more]}\n")
+    for name in ("web", "tool"):
+        done = kap("exec", "-T", name, "true")
+        assert (done.code, f'service "{name}" is not running' in done.err) == (1, True), done
+    assert "no such service: wbe" in kap("exec", "-T", "wbe", "true").err
+
+
+def test_down_removes_the_volumes_of_the_file_and_no_others(kap: Kap) -> None:
+    text = SLEEPER + "    volumes: ['one:/1', 'two:/2']\nvolumes: {one: , two: }\n"
+    kap.file(text)
+    kap.ok("up", "-d")
+    kap.file(text.replace(", 'two:/2'", "").replace(", two: ", ""))
+    kap.ok("down", "-v", "-t", "0")
+    assert kap.ok("volume", "ls", "-q", "-f", f"name={kap.folder.name}").out == f"{kap.folder.name}_two\n"
+    kap.ok("volume", "rm", f"{kap.folder.name}_two")
+
+
+def test_everything_can_be_removed_before_uninstalling(kap: Kap, tmp_path: Path) -> None:
+    kap.file(SLEEPER)
+    kap.ok("pull", "-q")
+    kap.ok("save", "-o", "busybox.tar", "busybox")
+    kap.home = tmp_path / "home"
+    kap.environment |= {"KAP_HOME": str(kap.home), "KAP_STAND_INS": "0"}
+    kap.ok("load", "-q", "-i", "busybox.tar")
+    kap.ok("up", "-d")
+    kap.ok("exec", "-T", "web", "sh", "-c", "mkdir -p /a/b && chmod 0 /a")
+    assert "would remove" in kap.ok("--dry-run", "system", "prune", "--everything").out
+    assert kap.state(f"{kap.folder.name}-web-1") == "running"
+    assert "WARNING!" in kap("system", "prune", "--everything", stdin="n\n").out
+    assert kap.state(f"{kap.folder.name}-web-1") == "running"
+    kap.ok("system", "prune", "--everything", "-f")
+    assert not kap.home.exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_hindrance(kap: Kap, closed: str) -> None:
+    kap.file(SLEEPER)
+    for words in ("up -d", "ps", "exec -T web true", "logs", "run --rm web true", "down -t 0", "version"):
+        command = f"{' '.join(kap.command)} {words} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=kap.folder, env=kap.environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "internal error" in done.stderr) == (0, False), (words, done)
+
+
+def test_an_output_that_can_not_be_written_is_an_error_in_words(kap: Kap) -> None:
+    kap.file(SLEEPER)
+    for words in ("config", "ps", "help", "images", "version"):
+        done = subprocess.run(
+            ["sh", "-c", f"{' '.join(kap.command)} {words} > /dev/full"],
+            cwd=kap.folder, env=kap.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, "can't write the output" in done.stderr) == (1, True), (words, done)
+        assert "Traceback" not in done.stderr

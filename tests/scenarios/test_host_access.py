@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.scenarios.conftest import Kap
 
 FILE = """services:
@@ -44,3 +46,13 @@ def test_a_place_that_can_not_be_written_holds_nothing_up(kap: Kap) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{kap.folder.name}.json").write_text("{no json")
     assert "network_mode: host" in kap.ok("up", "-d").err
+
+
+def test_what_is_privileged_is_as_good_as_who_runs_it_and_starts_whatever_the_commands_input_is(kap: Kap) -> None:
+    kap.file("services: {a: {image: busybox, privileged: true, command: [sleep, '1000']}}\n")
+    started = kap.start("up", "-d")  # its input is a device, not a pipe
+    said, _ = started.communicate(timeout=120)
+    assert started.returncode == 0, said
+    who = "root" if os.geteuid() == 0 and os.environ.get("KAP_RUNG", "R1") == "R1" else "you"
+    assert f"which is as good as being {who} on this host" in said
+    assert kap.ok("exec", "-T", "a", "sh", "-c", "echo x > /dev/null; ls -d /dev/stdin /dev/zero").out

@@ -283,6 +283,27 @@ def test_what_skopeo_writes_loads_and_what_is_saved_skopeo_reads(own: Kap, form:
         subprocess.run(["skopeo", "inspect", f"{kind}:again.tar"], cwd=own.folder, check=True, capture_output=True)
 
 
+@pytest.mark.skipif(not shutil.which("skopeo") or os.geteuid() != 0, reason="needs skopeo and root's folders")
+def test_what_is_built_is_in_the_stores_layout_and_df_counts_it(own: Kap, tmp_path: Path) -> None:
+    (own.folder / "Dockerfile").write_text("FROM busybox\nRUN head -c 3000000 /dev/urandom > /made\n")
+    own.ok("build", "-q", "-t", "built:1", ".")
+    layout = str(next((tmp_path / "home").rglob("oci-layout")).parent)
+    copy = ["skopeo", "copy", "-q", "--insecure-policy", f"oci:{layout}:built:1", f"dir:{tmp_path}/copied"]
+    subprocess.run(copy, check=True, capture_output=True)
+    sizes = [json.loads(row) for row in own.ok("system", "df", "--format", "json").out.splitlines()]
+    images = next(row["Size"] for row in sizes if row["Type"] == "Images")
+    lean = Kap(own.folder, tmp_path / "lean")
+    lean.environment |= own.environment | {"KAP_HOME": lean.environment["KAP_HOME"], "KAP_KEEP_LAYER_ARCHIVES": "0"}
+    lean.ok("load", "-q", "-i", "busybox.tar")
+    lean.ok("build", "-q", "-t", "built:1", ".")
+    sizes = [json.loads(row) for row in lean.ok("system", "df", "--format", "json").out.splitlines()]
+    less = next(row["Size"] for row in sizes if row["Type"] == "Images")
+    assert float(images.removesuffix("MB")) > float(less.removesuffix("MB")) + 3
+    own.ok("rmi", "built:1")
+    own.ok("gc", "--cache")
+    assert subprocess.run(copy, check=False, capture_output=True).returncode != 0
+
+
 # -- registries ---------------------------------------------------------------------------------------------------
 
 
@@ -485,3 +506,25 @@ def test_quiet_flags_leave_out_what_pulls_and_builds_say_and_nothing_else(own: K
         failed = own("create", "--quiet-pull")
         assert failed.code != 0
         assert "missing:1" in failed.err
+
+
+def test_a_limit_tells_when_it_ends_how_many_images_are_missing_and_what_is_left_to_do(own: Kap) -> None:
+    with badregistry.running() as server:
+        server.image("app", "1", {"x": b"1"})
+        name = f"{server.address}/app:1"
+        own.file(
+            f"services:\n  a: {{image: busybox}}\n  b: {{image: '{name}'}}\n  c: {{image: '{server.address}/no:1'}}\n"
+        )
+        server.when("GET", "/v2/no/manifests/", lambda r: r.error(429, "TOOMANYREQUESTS", Retry_After="2460"))
+        own.ok("pull", "-q", "b")
+        done = own("up", "-d")
+        assert done.code == 1
+        assert f"image {server.address}/no:1 could not be pulled (1 of 3 images is missing) [KAP501]" in done.err
+        assert "429 too many requests, free again in 41 min (anonymous, per address)" in done.err
+        assert f"kap login {server.address}" in done.err
+        # an image that is here and was asked for again is enough to go on
+        server.when("HEAD", "/v2/app/manifests/", lambda r: r.answer(429, Retry_After="2460"))
+        own.file(f"services:\n  b: {{image: '{name}', pull_policy: always}}\n")
+        done = own("up", "-d")
+        assert "missing" not in done.err
+        assert " hint: carry on with what is here: kap up --offline" in done.err

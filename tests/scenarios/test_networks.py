@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.engines.native import userlink6
 from tests.checks import wait_until
 from tests.scenarios.conftest import Kap, answers, free_port, get, is_free
 
@@ -348,3 +349,28 @@ def test_pausing_stops_every_process_of_a_container(kap: Kap) -> None:
     assert ticks("a") == before
     kap.ok("unpause", "a")
     wait_until(lambda: ticks("a") > before, 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the way out of an ordinary user's containers")
+def test_a_users_container_reaches_out_by_ipv6(kap: Kap) -> None:
+    address = userlink6.host_address()
+    if not address:
+        pytest.skip("this machine has no IPv6 address but its loopback")
+    with socket.socket(socket.AF_INET6) as listening:
+        listening.bind((address, 0))
+        listening.listen()
+        listening.settimeout(30)
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            with listening.accept()[0] as asking:
+                asking.sendall(b"by IPv6\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        kap.file(
+            f"services: {{a: {{image: busybox, command: [nc, '{address}', '{port}']}}}}\n"
+            "networks: {default: {enable_ipv6: true}}\n"
+        )
+        done = kap.ok("run", "--rm", "-T", "a")
+    assert done.out == "by IPv6\n"
+    assert "IPv6" not in done.err

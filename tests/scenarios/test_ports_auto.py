@@ -143,3 +143,30 @@ def test_a_port_that_this_user_may_not_use_moves_to_one_that_it_may(kap: Kap) ->
     assert int(moved[1]) >= 1024
     labels = kap.ps()[f"{kap.folder.name}-a-1"]["Labels"]
     assert "org.kapelle.rung=R" in labels
+
+
+def test_a_changed_port_that_is_taken_leaves_the_running_container_alone(kap: Kap) -> None:
+    text = "services:\n  web: {image: busybox, command: sleep 1000, ports: ['127.0.0.1:%d:80']}\n"
+    kap.file(text % free_port())
+    kap.ok("up", "-d")
+    before = kap.ps()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        kap.file(text % other.getsockname()[1])
+        refused = kap("up", "-d")
+    assert refused.code == 1
+    assert "is already taken; nothing was created" in refused.err
+    assert "compose.yaml:2:" in refused.err
+    assert "wanted by" in refused.err
+    assert [row["ID"] for row in kap.ps().values()] == [row["ID"] for row in before.values()]
+    assert kap.state(f"{kap.folder.name}-web-1") == "running"
+
+
+def test_replicas_of_a_service_with_one_port_are_told_that_they_stand_in_each_others_way(kap: Kap) -> None:
+    port = f"ports: ['127.0.0.1:{free_port()}:80']"
+    kap.file(f"services:\n  web: {{image: busybox, command: sleep 1000, {port}}}\n")
+    kap.ok("up", "-d")
+    refused = kap("up", "-d", "--scale", "web=2")
+    assert refused.code == 1
+    assert 'it is this project\'s own: for several containers write only "80", or a range' in refused.err

@@ -428,7 +428,7 @@ def test_the_hosts_name_is_a_containers_when_it_shares_it(kap: Kap) -> None:
         ("ipc: mine", "invalid IPC mode: mine"),
         ("pid: none", "invalid PID mode: none"),
         ("uts: 'container:x'", "invalid UTS mode: container:x"),
-        ("userns_mode: private", "invalid USER mode: private"),
+        ("userns_mode: keep-id", "invalid USER mode: keep-id"),
         ("uts: host\n    hostname: x", "conflicting options: hostname and the UTS mode"),
     ],
 )

@@ -95,6 +95,21 @@ def test_v2_without_the_controller_is_told(tmp_path: Path) -> None:
     assert made.of("c" * 64) == found.paths
 
 
+def test_a_v2_group_is_made_beside_v1_only_where_it_is_of_use(tmp_path: Path) -> None:
+    group = tree(tmp_path / "h", "hugetlb")
+    made = cgroups.ProjectCgroups("p", str(tmp_path / "h"))
+    v1 = {name: str(tmp_path / name) for name in ("devices", "freezer")}
+    made.mounted |= v1
+    made.own = {"unified": str(group), **v1}
+    alone = made.create("a" * 64, limits.of(Service("a", privileged=True)))
+    assert [os.path.dirname(p) for p in alone.paths] == list(v1.values())
+    wanting = made.create("b" * 64, limits.of(Service("b", mem_limit=32 * MIB, privileged=True)))
+    assert os.path.dirname(wanting.paths[-1]) == str(group), "v1 has no memory here"
+    del made.own["freezer"]
+    pausing = made.create("c" * 64, limits.of(Service("c", privileged=True)))
+    assert os.path.dirname(pausing.paths[-1]) == str(group)
+
+
 def test_a_file_that_the_kernel_lacks_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "memory"
     folder.mkdir()

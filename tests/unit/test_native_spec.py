@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kapelle.engines.native import hosts, spec
+from kapelle.engines.native.clients import reached
 from kapelle.engines.native.preflight import _looks_like_file
 from kapelle.engines.native.signals import signal_number
-from kapelle.engines.native.supervisor import reached
 from kapelle.errors import KapelleError
 from kapelle.images.types import Image
 from kapelle.model.project import Network, Project

@@ -18,9 +18,10 @@ from kapelle.plan.observed import Container
 from kapelle.render import errors
 from kapelle.render.jsonl import JsonRenderer
 from kapelle.render.logs import LogPrinter, short_name
+from kapelle.render.pace import Pace, clock
 from kapelle.render.plain import PlainRenderer, QuietRenderer, Renderer
 from kapelle.render.tables import ellipsis, table
-from kapelle.render.tty import TtyRenderer, _Line, clock
+from kapelle.render.tty import TtyRenderer
 from kapelle.render.words import binary_size, command_line, duration, quoted, rfc3339, size
 
 EVENTS: list[Event] = [
@@ -155,12 +156,67 @@ def test_a_block_is_live_when_it_takes_longer() -> None:
 
 
 def test_a_pull_shows_its_pace_and_the_time_left() -> None:
-    line = _Line(0.0)
-    assert line.pace(0, 100_000_000, 0.0) == ""
-    assert line.pace(1_000_000, 100_000_000, 0.1) == ""  # too early to say
-    assert line.pace(20_000_000, 100_000_000, 2.0) == " 10MB/s, 8s left"
-    assert line.pace(100_000_000, 100_000_000, 10.0) == " 10MB/s"
+    pace = Pace()
+    assert pace.told(0, 100_000_000, 0.0) == ""
+    assert pace.told(1_000_000, 100_000_000, 0.1) == ""  # too early to say
+    assert pace.told(20_000_000, 100_000_000, 2.0) == " 10MB/s, 8s left"
+    assert pace.told(100_000_000, 100_000_000, 10.0) == " 10MB/s"
     assert [clock(s) for s in (0.2, 59, 125, 3725)] == ["1s", "59s", "2m05s", "1h02m"]
+
+
+def layer(name: str, current: int, image: str = "redis:7", text: str = "Downloading", state: str = "working") -> Event:
+    return Progress("layer", name, text, state, current=current, total=100_000_000, parent=image)
+
+
+def test_a_terminal_shows_each_layer_on_its_way_and_all_images_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    renderer = TtyRenderer(io.StringIO(), title="pull")
+    renderer._show = lambda: None  # type: ignore[method-assign]  # only what a block has is of interest
+
+    def block(height: int = 20) -> list[str]:
+        return ["".join(text for text, _ in row) for row in renderer._block(100, height)]
+
+    for event in (
+        Progress("image", "redis:7", "Pulling"),
+        layer("aaaa", 1_000_000),
+        layer("bbbb", 1_000_000),
+        layer("cccc", 100_000_000, text="Pull complete", state="done"),
+    ):
+        renderer.emit(event)
+    block()
+    clock[0] += 2
+    renderer.emit(layer("aaaa", 21_000_000))
+    rows = block()
+    assert rows[0] == "[+] pull 0/1"
+    assert re.search(r"Image redis:7  Pulling ━+─+ 122MB/300MB 10MB/s, 18s left +2\.0s$", rows[1])
+    assert rows[2] == "     aaaa  Downloading ━━━━──────────────── 21MB/100MB 10MB/s, 8s left"
+    assert rows[3] == "     bbbb  Downloading ──────────────────── 1MB/100MB"
+    assert len(rows) == 4  # what is done is no row
+    assert len(block(height=2)) == 3  # nor is a small terminal overrun
+    renderer.emit(layer("dddd", 100_000_000, image="nginx:1"))
+    assert block()[0].startswith("[+] pull 0/2  222MB/400MB")
+    renderer.emit(Progress("image", "redis:7", "Pulled", "done"))
+    renderer.emit(Progress("image", "nginx:1", "Pulled", "done"))
+    assert block()[0] == "[+] pull 2/2"
+
+
+def test_plain_tells_now_and_then_how_far_a_long_pull_or_push_is() -> None:
+    out, clock = io.StringIO(), [0.0]
+    renderer = PlainRenderer(out, now=lambda: clock[0])
+    renderer.emit(Progress("image", "redis:7", "Pushing"))
+    for tick in range(70):
+        clock[0] = tick / 10
+        renderer.emit(layer("aaaa", 1_000_000 * tick, text="Pushing"))
+        renderer.emit(layer("bbbb", 500_000 * tick, text="Pushing"))
+    renderer.emit(Progress("image", "redis:7", "Pushed", "done"))
+    assert out.getvalue().splitlines() == [
+        " Image redis:7  Pushing",
+        " Image redis:7  Pushing 74.5MB/200MB 14.9MB/s, 8s left",
+        " aaaa  Pushing 50MB/100MB 10MB/s, 5s left",
+        " bbbb  Pushing 24.5MB/100MB 4.9MB/s, 15s left",
+        " Image redis:7  Pushed",
+    ]
 
 
 def test_a_terminal_without_utf_8_gets_ascii_and_a_narrow_one_is_not_overrun() -> None:

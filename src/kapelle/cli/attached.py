@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kapelle.model.project import Project
     from kapelle.plan.up import UpOptions
 
+_PACE = 0.05  # seconds between looks for a second Ctrl-C
 _MOST_FOLLOWERS = 40  # each holds an inotify instance, of which a user has 128
 
 
@@ -76,10 +77,17 @@ class _Foreground:
         self.watched: dict[str, Container] = {}  # by name: their end is awaited
         self.following: set[str] = set()
         self.printer: Output | None = None
+        self.interrupts = 0
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        """The first one interrupts; later ones are looked for (`_stop`): they may come at any moment, twice at once."""
+        self.interrupts += 1
+        if self.interrupts == 1:
+            raise KeyboardInterrupt
 
     def run(self) -> int:
         # also where a shell started us with SIGINT ignored (`kap up &` in a script)
-        before = [signal.signal(number, _as_interrupt) for number in (signal.SIGTERM, signal.SIGINT)]
+        before = [signal.signal(number, self._interrupt) for number in (signal.SIGTERM, signal.SIGINT)]
         try:
             with self.context.locked(self.project.name):
                 self.since = time.time_ns()
@@ -89,11 +97,12 @@ class _Foreground:
                 show_unchanged(self.context, plan.unchanged)
                 self.context.run_plan(before_start(plan), self.project)
                 self._attach()
-                try:
-                    self._start(plan)
-                except KeyboardInterrupt:
-                    return self._interrupted()
+                self._start(plan)
             return self._watch()
+        except KeyboardInterrupt:
+            if self.printer is None:
+                raise  # nothing has been started
+            return self._interrupted()
         finally:
             if self.printer is not None:
                 self.printer.close()
@@ -174,10 +183,7 @@ class _Foreground:
         assert self.printer is not None
         waiting = set(self.watched)
         while waiting:
-            try:
-                container, code = self.ended.get()
-            except KeyboardInterrupt:
-                return self._interrupted()
+            container, code = self.ended.get()
             if container.name in self.visible:
                 self.printer.note(container, f"exited with code {code}")
             waiting.discard(container.name)
@@ -221,13 +227,14 @@ class _Foreground:
         """Stop, dependents first, in a thread, so that a second Ctrl-C gets through and kills."""
         failure: list[BaseException] = []
         thread = threading.Thread(target=_keeping(failure, lambda: self._stop_all(targets)), daemon=True)
+        self.interrupts = before = max(1, self.interrupts)  # from here on nothing is raised
         thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(1)
-        except KeyboardInterrupt:
-            self._kill_all(targets)
-            thread.join(2)
+        while thread.is_alive():
+            thread.join(_PACE)
+            if self.interrupts > before:
+                self._kill_all(targets)
+                thread.join(2)
+                break
         self._drain()
         if failure:
             raise failure[0]
@@ -312,7 +319,3 @@ def _keeping(failure: list[BaseException], act: Callable[[], None]) -> Callable[
             failure.append(e)
 
     return call
-
-
-def _as_interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

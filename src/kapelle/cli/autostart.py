@@ -11,7 +11,7 @@ from kapelle.light import NamedTuple
 from kapelle.state.paths import Paths
 
 _STOP_TIMEOUT = 120  # seconds that systemd gives the containers at shutdown
-_HANDED_ON = ("KAP_HOME", "KAP_COMPAT", "PYTHONPATH")  # XDG_* and HOME are the user manager's own
+_HANDED_ON = ("KAP_HOME", "KAP_COMPAT", "KAP_USERNS", "PYTHONPATH")  # XDG_* and HOME are the user manager's own
 
 
 class Unit(NamedTuple):

@@ -106,11 +106,12 @@ def tell_unsupported(context: Context, project: Project, options: UpOptions) -> 
 def _tell_host_access(context: Context, project: Project, services: Sequence[Service]) -> None:
     """Once per project, and again when something is added. Whatever becomes of the notes, nothing is held up."""
     from kapelle.engine import hostaccess
+    from kapelle.engines.native import rung
     from kapelle.errors import StateError
     from kapelle.state import store
 
     home = os.path.normpath(context.environ.get("HOME") or os.path.expanduser("~"))
-    found = hostaccess.notices(services, home=home, root=os.getuid() == 0)
+    found = hostaccess.notices(services, home=home, root=rung.current() == "R1")
     if not found:
         return
     folder = f"{context.paths.state}/told"

@@ -139,10 +139,9 @@ def run(context: Context, args: Args) -> int:
 def _build(context: Context, options: BuildOptions) -> Image:
     from kapelle.engines.native import rung
     from kapelle.engines.native.imagesource import ImageSource
-    from kapelle.images.store import Store
 
     rung.require()
-    return ImageSource(context.paths, Store(context.paths.images), context.environ).build_alone(options, context.emit)
+    return ImageSource(context.paths, context.store(), context.environ).build_alone(options, context.emit)
 
 
 def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions:
@@ -170,7 +169,7 @@ def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions
         text = sys.stdin.read()
     else:
         text = ""
-        if dockerfile and not is_remote(path) and path != "-":
+        if dockerfile and not is_remote(path) and not is_remote(dockerfile) and path != "-":
             dockerfile = os.path.join(context.cwd, dockerfile)
     tags = [*args.tag, *(o.name for o in wanted if o.name)]
     build = Build(
@@ -234,7 +233,9 @@ def _context(context: Context, row: str) -> tuple[str, str]:
     name, equals, value = row.partition("=")
     if not equals:
         raise UsageError(f'invalid argument "{row}" for --build-context', hint="--build-context NAME=PATH")
-    return name, value if "://" in value else os.path.join(context.cwd, value)
+    from kapelle.compose.paths import is_remote
+
+    return name, value if is_remote(value) else os.path.join(context.cwd, value)
 
 
 def _host(row: str) -> tuple[str, str]:
@@ -283,9 +284,8 @@ def _secret(context: Context, row: str) -> tuple[str, bytes]:
 def _write(context: Context, args: Args, image: Image, names: tuple[str, ...], wanted: list[Output]) -> None:
     from kapelle.engines.native import building
     from kapelle.images.build import outputs
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     for output in wanted:
         outputs.write(output, image, names, store)
     if args.push or any(o.push for o in wanted):
@@ -311,11 +311,10 @@ def push(context: Context, names: tuple[str, ...]) -> None:
     """--push: each of the image's names."""
     from kapelle.engines.native import building
     from kapelle.engines.native.imagesource import ImageSource
-    from kapelle.images.store import Store
 
     if not names:
         raise UsageError("--push needs the image's name", hint="kap build --push -t REGISTRY/NAME:TAG .")
-    images = ImageSource(context.paths, Store(context.paths.images), context.environ)
+    images = ImageSource(context.paths, context.store(), context.environ)
     for name in names:
         building.push(images, name, context.emit)
 

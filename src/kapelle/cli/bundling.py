@@ -191,12 +191,11 @@ def list_of(
 def bring_in(context: Context, path: str, to: str) -> Manifest:
     """Check a bundle, take its images over, extract its files, and make the command one that was given there."""
     from kapelle.images.bundle import read
-    from kapelle.images.store import Store
 
     with read.opened(path, context.emit) as bundle:
         manifest = bundle.manifest
         folder = os.path.abspath(os.path.join(context.cwd, to or manifest.project))
-        store = Store(context.paths.images)
+        store = context.store()
         read.load_images(bundle, store, context.emit)
         read.extract(bundle, folder, context.emit)
     for text in manifest.left_out:

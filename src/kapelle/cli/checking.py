@@ -19,6 +19,7 @@ def report(context: Context, format: str) -> tuple[str, bool]:
     errors = sum(f.severity == "error" for f in found)
     if not errors:
         found += _engine(context)
+        errors = sum(f.severity == "error" for f in found)
     if format == "json":
         return json.dumps([_plain(f) for f in found], indent=2, ensure_ascii=False) + "\n", bool(errors)
     lines = [_line(f) for f in found]
@@ -28,15 +29,20 @@ def report(context: Context, format: str) -> tuple[str, bool]:
 
 
 def _engine(context: Context) -> list[Finding]:
-    """What the files ask for and the engine does not do."""
+    """What the files ask for and the engine refuses (errors: `up` would end there) or goes on without (warnings)."""
     from kapelle.compose import load as loading
     from kapelle.compose.check import Finding
     from kapelle.engine import support
 
     project = loading.load(context.options, context.cwd, context.environ).project
     engine = context.engine()
-    rows = support.mistakes(project, project.services, engine.capabilities()) + list(engine.foresee(project))
-    return [Finding("warning", f"{e.what} (native engine)", e.where, e.hint, e.code) for e in rows]
+    refused, without = engine.foresee(project)
+    without = support.mistakes(project, project.services, engine.capabilities()) + without
+    return [
+        Finding(severity, f"{e.what} (native engine)", e.where, e.hint, e.code)
+        for severity, rows in (("error", refused), ("warning", without))
+        for e in rows
+    ]
 
 
 def _line(finding: Finding) -> str:

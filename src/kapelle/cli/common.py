@@ -152,3 +152,12 @@ def confirmed(context: Context, question: str) -> bool:
     context.stdout.flush()
     answer = context.stdin.readline()
     return answer.strip().lower() in ("y", "yes")
+
+
+def deleted(context: Context) -> str:
+    """How a list of what was removed begins, or of what would be."""
+    return "Would delete" if context.dry_run else "Deleted"
+
+
+def reclaimed(context: Context) -> str:
+    return "Total space that would be reclaimed" if context.dry_run else "Total reclaimed space"

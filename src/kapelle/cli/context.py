@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from kapelle.cli.reading import Reader
     from kapelle.compose.load import Loaded, Options
     from kapelle.engine.protocol import Engine
-    from kapelle.events import Event
+    from kapelle.events import Emit, Event
+    from kapelle.images.store import Store
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
+    from kapelle.plan.steps import Step
     from kapelle.render.plain import Renderer
     from kapelle.state.lock import NoLock, ProjectLock
 
@@ -90,6 +92,12 @@ class Context:
         given.replace("project_directory", directory)
         if not given.project_name and "COMPOSE_PROJECT_NAME" not in self.environ:
             given.replace("project_name", name)
+
+    def store(self) -> Store:
+        """The images that are here."""
+        from kapelle.images import keeping
+
+        return keeping.store(self.paths, self.environ)
 
     # ---- the project ---------------------------------------------------------------------------------------
 
@@ -188,7 +196,9 @@ class Context:
         """Hold the project for a command that changes it. A dry run changes nothing and waits for nobody."""
         from kapelle.state.lock import NoLock, ProjectLock
 
-        return NoLock() if self.dry_run else ProjectLock(self.paths, project, self.emit, self.command)
+        if self.dry_run:
+            return NoLock()
+        return ProjectLock(self.paths, project, self.emit, self.command, lambda: self.engine().tidy(project))
 
     # ---- the engine ----------------------------------------------------------------------------------------
 
@@ -199,6 +209,11 @@ class Context:
         if self._engine is None:
             self._engine = self._make_engine(self.engine_name())
         return self._engine
+
+    def perform(self, step: Step, project: Project, emit: Emit) -> None:
+        """One step outside a plan; none in a dry run."""
+        if not self.dry_run:
+            self.engine().perform(step, project, emit)
 
     def reader(self) -> Reader:
         """For commands that only look: the state as it is, read without opening the engine."""

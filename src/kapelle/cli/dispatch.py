@@ -9,7 +9,7 @@ from types import ModuleType
 
 from kapelle.cli.flags import Args, Command, Flag, parse
 from kapelle.errors import KapelleError, UsageError
-from kapelle.light import TYPE_CHECKING, signal
+from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
@@ -125,8 +125,33 @@ COMMON_FLAGS = (
 )
 
 
+def _open_streams() -> None:
+    """Give closed standard streams (`kap ps >&-`) /dev/null, so that no file of ours takes their place."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
+
+
+def _can_write() -> bool:
+    """Does standard output take more? Not /dev/full, nor a file on a full disk; what waits for it is given up then."""
+    import stat
+
+    info = os.fstat(1)
+    full = stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 7)  # null(4)
+    if stat.S_ISREG(info.st_mode):
+        room = os.fstatvfs(1)
+        full = room.f_bavail * room.f_frsize < 4096
+    if full:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return not full
+
+
 def run(words: list[str]) -> int:
     """Run one command; its exit code. Never raises, but with KAP_DEBUG=1 what is no KapelleError."""
+    _open_streams()
     context: Context | None = None
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's shell gives it to what it starts with &
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -155,6 +180,16 @@ def run(words: list[str]) -> int:
         return 1
     except Exception as e:
         _close(context)
+        if isinstance(e, OSError) and e.filename is None and not _can_write():
+            _tell(KapelleError(f"can't write the output: {e.strerror}", code="KAP905"), context)
+            return 1
+        if isinstance(e, OSError) and context is not None:
+            from kapelle.cli import machinefaults
+
+            fault = machinefaults.of(e, context.paths)
+            if fault is not None:
+                _tell(fault, context)
+                return fault.exit_code
         if os.environ.get("KAP_DEBUG") == "1":
             raise
         from kapelle.cli.report import internal_error
@@ -199,6 +234,10 @@ def _run(context: Context, options: Args) -> int:
     context.command = verb
     if args.dry_run:
         context.dry_run = True
+    would: Any = getattr(module, "DRY_RUN", None)
+    if context.dry_run and would:
+        context.stderr.write(f"dry run: would {would}; nothing was done\n")
+        return 0
     if os.geteuid() != 0 and verb.partition(" ")[0] in _MAKING and context.engine_name() == "native":
         from kapelle.engines.native import rung
 

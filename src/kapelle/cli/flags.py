@@ -64,6 +64,7 @@ class Command(NamedTuple):
     run: Callable[[Any, Args], int]  # given the Context
     ARGUMENTS: str = ""
     STOP_AT_FIRST_POSITIONAL: bool = False
+    DRY_RUN: str = ""  # what a dry run says that it would do, of commands that can't show it
 
 
 def parse(flags: tuple[Flag, ...], words: list[str], *, stop_at_first: bool = False) -> Args:
@@ -129,7 +130,7 @@ def _convert(flag: Flag, text: str) -> Any:
             return text in _TRUE
         raise UsageError(f"{problem}: not a yes or no")
     if flag.choices and text not in flag.choices:
-        raise UsageError(f"{problem}: one of {', '.join(flag.choices)}")
+        raise UsageError(f"{problem}: one of {', '.join(filter(None, flag.choices))}")
     if flag.kind != "str":
         try:
             return int(text) if flag.kind == "int" else float(text)

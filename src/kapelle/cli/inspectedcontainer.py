@@ -163,6 +163,7 @@ def _host(intent: Mapping[str, Any], launch: Mapping[str, Any]) -> dict[str, Any
         "PidMode": _mode(launch, "pid", ""),
         "UTSMode": _mode(launch, "uts", ""),
         "CgroupnsMode": _mode(launch, "cgroup", "private"),
+        "UsernsMode": "private" if launch.get("userns") else "",
         "Privileged": bool(launch.get("privileged")),
         "PublishAllPorts": False,
         "ReadonlyRootfs": bool(launch.get("read_only")),

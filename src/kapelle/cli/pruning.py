@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kapelle.cli import common
 from kapelle.errors import UsageError
-from kapelle.images.store import Store
 from kapelle.light import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,14 +26,17 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import reference, upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     tests = _tests(filters)
     lines: list[str] = []
     freed, postponed = 0, False
+
+    def used() -> set[str]:
+        return {c.image_id for c in context.reader().containers()}
+
     for image in store.all():
-        used = {c.image_id for c in context.reader().containers()}
         named = bool(image.names)
-        if image.id in used or (named and not everything) or not _passes(image, tests):
+        if image.id in used() or (named and not everything) or not _passes(image, tests):
             continue
         told = [f"untagged: {reference.familiar(reference.parse(n))}" for n in (*image.names, *image.repo_digests)]
         told.append(f"deleted: {image.id}")
@@ -42,7 +45,9 @@ def images(context: Context, *, everything: bool, filters: Sequence[str] = ()) -
             freed += image.size
             continue
         removed = store.remove(
-            image.id, lambda: layers_in_use(context.paths) | upkeep.cached_layers(store), only_alone=True
+            image.id,
+            lambda: layers_in_use(context.paths) | upkeep.cached_layers(store),
+            unless=lambda image_id=image.id: image_id in used(),  # type: ignore[misc]
         )
         if removed.postponed:  # another kap may be about to make a container of it
             postponed = True
@@ -58,7 +63,7 @@ def gc(context: Context, *, cache: bool = False, mounts: bool = False) -> Pruned
     from kapelle.engines.native.layer_users import layers_in_use
     from kapelle.images import upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     if context.dry_run:
         return Pruned()
     freed = upkeep.drop_cache(store, mounts=mounts) if cache else 0
@@ -66,14 +71,16 @@ def gc(context: Context, *, cache: bool = False, mounts: bool = False) -> Pruned
     return Pruned(tuple(f"deleted: {d}" for d in removed.layers), freed + removed.freed, removed.postponed)
 
 
-def tell(context: Context, done: Pruned, heading: str = "Deleted Images:", *, total: bool = True) -> None:
+def tell(context: Context, done: Pruned, what: str = "Images", *, total: bool = True) -> None:
     """What `docker image prune` prints."""
     from kapelle.render import words
 
     if done.lines:
-        context.stdout.write(heading + "\n" + "".join(f"{line}\n" for line in done.lines) + "\n")
+        context.stdout.write(
+            f"{common.deleted(context)} {what}:\n" + "".join(f"{line}\n" for line in done.lines) + "\n"
+        )
     if total:
-        context.stdout.write(f"Total reclaimed space: {words.size(done.freed, 4)}\n")
+        context.stdout.write(f"{common.reclaimed(context)}: {words.size(done.freed, 4)}\n")
     if done.postponed:
         from kapelle.events import Notice
 

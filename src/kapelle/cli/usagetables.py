@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Usage(NamedTuple):
     images: tuple[Image, ...]
     shared: tuple[int, ...]  # bytes of each image's layers that another one has too
-    layers: int  # bytes of all layers of images, each once
+    layers: int  # bytes of all layers of images, each once, unpacked and as they came
     spare: int  # of those, the bytes that no container has
     containers: tuple[Container, ...]
     written: tuple[int, ...]  # bytes of each container's own layer
@@ -29,14 +29,15 @@ class Usage(NamedTuple):
 
 def measure(context: Context) -> Usage:
     from kapelle.engines.native.layer_users import layers_in_use
-    from kapelle.images import upkeep
-    from kapelle.images.store import Store
+    from kapelle.images import blobs, upkeep
 
-    store = Store(context.paths.images)
+    store = context.store()
     images = tuple(store.all())
     containers = context.reader().containers()
     volumes = tuple(sorted(context.reader().volumes(), key=lambda v: v.name))
-    sizes = {d: store.layer(d).size for d in store.layers()}
+    known = {d: store.layer(d) for d in store.layers()}
+    sizes = {d: layer.size for d, layer in known.items()}
+    rooms = {d: layer.size + blobs.room(store, layer) for d, layer in known.items()}
     owners: dict[str, int] = {}
     for image in images:
         for diff_id in dict.fromkeys(image.layers):
@@ -50,8 +51,8 @@ def measure(context: Context) -> Usage:
     return Usage(
         images,
         tuple(sum(sizes.get(d, 0) for d in dict.fromkeys(i.layers) if owners[d] > 1) for i in images),
-        sum(sizes.get(d, 0) for d in owners),
-        sum(sizes.get(d, 0) for d in owners if d not in used),
+        sum(rooms.get(d, 0) for d in owners),
+        sum(rooms.get(d, 0) for d in owners if d not in used),
         containers,
         tuple(upkeep.disk_usage(f"{context.paths.container_data(c.id)}/upper") for c in containers),
         volumes,

@@ -91,8 +91,11 @@ class Memory:
                 marshal.dump((FORMAT, text, rows), f)
             os.rename(own, path)
             self._tidy()
-        except OSError:
-            pass  # a full or read-only place: the next command reads anew
+        except OSError:  # a full or read-only place: the next command reads anew
+            try:
+                os.unlink(own)
+            except OSError:
+                pass
 
     def _tidy(self) -> None:
         """Half of them go, the oldest, when they are too many."""

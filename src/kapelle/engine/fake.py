@@ -80,13 +80,16 @@ class FakeEngine:
     def capabilities(self) -> Mapping[str, str]:
         return {"gpus": "this engine is a fake"}
 
-    def foresee(self, project: Project) -> Iterator[KapelleError]:
-        return iter(())
+    def foresee(self, project: Project) -> tuple[list[KapelleError], list[KapelleError]]:
+        return [], []
 
     def check(self, wanted: tuple[steps.Step, ...], project: Project) -> None:
         return None
 
     def rest(self) -> None:
+        return None
+
+    def tidy(self, project: str) -> None:
         return None
 
     def settle(self, project: str) -> None:

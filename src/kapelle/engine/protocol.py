@@ -21,8 +21,8 @@ class Engine(Protocol):
         """Key path -> "" when honoured, else why not ("services.*.gpus" -> "no CDI devices here")."""
         ...
 
-    def foresee(self, project: Project) -> Iterator[KapelleError]:
-        """What of the project can't be done or honoured on this machine, known without making anything."""
+    def foresee(self, project: Project) -> tuple[list[KapelleError], list[KapelleError]]:
+        """What `up` would refuse on this machine, and what it would go on without; known without making anything."""
         ...
 
     def observe(self, project: str, images: tuple[str, ...] = ()) -> Observed:
@@ -73,6 +73,10 @@ class Engine(Protocol):
 
     def rest(self) -> None:
         """A plan has been performed: let go of the images that were held for it."""
+        ...
+
+    def tidy(self, project: str) -> None:
+        """Before a command that holds the project's lock looks: finish what killed ones left half done."""
         ...
 
     def settle(self, project: str) -> None:

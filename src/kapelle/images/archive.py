@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import compression, layers, manifests, platforms, reference, tarwrite
+from kapelle.images import blobs, compression, layers, manifests, platforms, reference, tarwrite, writeout
 from kapelle.images.store import CONFIG_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor, Layer, Store
 from kapelle.images.tarread import DIRECTORY, FILE, HARDLINK, SYMLINK, Reader, Stream
 from kapelle.images.types import Image
@@ -33,6 +33,7 @@ class _Part(NamedTuple):
     path: str = ""
     digest: str = ""
     size: int = 0
+    kept: str = ""  # digest of the layer's file in `path`, packed or as it came
 
 
 def load(source: str | BinaryIO, store: Store, emit: Emit) -> list[Image]:
@@ -53,7 +54,9 @@ def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, em
     store.prepare()
     stack.enter_context(store.using())
     if isinstance(source, str) and os.path.isdir(source):
-        return _place(_collect(_folder(source), store, stack, emit, label), store, emit, label)
+        with writeout.meanwhile(store.root):
+            parts = _collect(_folder(source), store, stack, emit, label)
+        return _place(parts, store, emit, label)
     if isinstance(source, str):
         try:
             stream: BinaryIO = stack.enter_context(open(source, "rb"))
@@ -61,7 +64,24 @@ def _load(source: str | BinaryIO, label: str, store: Store, stack: ExitStack, em
             raise ImageError(f"{source} can't be read: {e.strerror}", hint="give the path of a saved image") from e
     else:
         stream = source
-    return _place(_collect(_members(_chunks(stream), label), store, stack, emit, label), store, emit, label)
+    with writeout.meanwhile(store.root):
+        parts = _collect(_members(_chunks(stream), label), store, stack, emit, label)
+    return _place(parts, store, emit, label)
+
+
+def load_members(members: Iterator[Member], store: Store, label: str) -> list[Image]:
+    """The images of a layout or archive that is given file by file; nothing is told."""
+    try:
+        with ExitStack() as stack:
+            store.prepare()
+            stack.enter_context(store.using())
+            return _place(_collect(members, store, stack, _hush, label), store, _hush, label)
+    except OSError as e:
+        raise layers.fault(e, f"{label} could not be loaded") from e
+
+
+def _hush(_: object) -> None:
+    return None
 
 
 def import_layer(
@@ -74,10 +94,10 @@ def import_layer(
             store.prepare()
             stack.enter_context(store.using())
             path = stack.enter_context(store.temporary())
-            layer, _, _ = layers.take(store, path, _chunks(stream), what=f"the archive {label}")
+            taken = layers.take(store, path, _chunks(stream), what=f"the archive {label}", keep=store.keeps_archives)
+            layer = taken.layer
             store.sync()
-            if not store.has_layer(layer.diff_id):
-                store.publish_layer(path, layer.diff_id)
+            _publish(store, layer, path, taken.kept)
         except OSError as e:
             raise layers.fault(e, f"{label} could not be imported") from e
         config = {
@@ -99,10 +119,10 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
         yield data
 
 
-_Member = tuple[str, str, Iterable[bytes]]  # name, what it links to ("" for a file), content
+Member = tuple[str, str, Iterable[bytes]]  # name, what it links to ("" for a file), content
 
 
-def _members(chunks: Iterator[bytes], label: str) -> Iterator[_Member]:
+def _members(chunks: Iterator[bytes], label: str) -> Iterator[Member]:
     try:
         reader = Reader(Stream(compression.plain(chunks)))
         for entry in reader:
@@ -121,7 +141,7 @@ def _members(chunks: Iterator[bytes], label: str) -> Iterator[_Member]:
         raise
 
 
-def _folder(path: str) -> Iterator[_Member]:
+def _folder(path: str) -> Iterator[Member]:
     for directory, below, names in os.walk(path):
         below.sort()
         for name in sorted(names):
@@ -135,7 +155,7 @@ def _clean(name: bytes) -> str:
     return os.path.normpath(os.fsdecode(name)).lstrip("/")
 
 
-def _collect(members: Iterator[_Member], store: Store, stack: ExitStack, emit: Emit, label: str) -> dict[str, _Part]:
+def _collect(members: Iterator[Member], store: Store, stack: ExitStack, emit: Emit, label: str) -> dict[str, _Part]:
     parts: dict[str, _Part] = {}
     links: dict[str, str] = {}
     for name, link, content in members:
@@ -198,9 +218,9 @@ def _unpack(name: str, content: Iterator[bytes], store: Store, stack: ExitStack,
     path = stack.enter_context(store.temporary())
     short = _shown(name)
     emit(Progress("layer", short, "Unpacking"))
-    layer, digest, size = layers.take(store, path, content, what=f"layer {short}")
+    taken = layers.take(store, path, content, what=f"layer {short}", keep=store.keeps_archives)
     emit(Progress("layer", short, "Unpacked", "done"))
-    return _Part(None, layer, path, digest, size)
+    return _Part(None, taken.layer, path, taken.digest, taken.size, taken.kept)
 
 
 def _check_name(name: str, part: _Part | None, label: str) -> None:
@@ -231,7 +251,9 @@ class _Found(NamedTuple):
 
 
 def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> list[Image]:
-    if "manifest.json" in parts:
+    if "manifest.json" in parts and "version" in parts and isinstance(_json(parts, "manifest.json", label), dict):
+        found = [_directory(parts, label)]
+    elif "manifest.json" in parts:
         found = list(_docker(parts, label))
     elif "index.json" in parts:
         found = list(_oci(parts, label))
@@ -253,8 +275,12 @@ def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> lis
     for image in found:
         for part in image.layers:
             assert part.layer is not None
-            if not store.has_layer(part.layer.diff_id):
-                store.publish_layer(part.path, part.layer.diff_id)
+            _publish(store, part.layer, part.path, part.kept)
+    if store.keeps_archives:
+        for image in found:
+            for descriptor, part in zip(image.descriptors, image.layers, strict=False):
+                if descriptor.digest.startswith("sha256:") and descriptor.digest == part.digest:
+                    blobs.keep_plain(store, descriptor)
     loaded = []
     for image in found:
         ids = manifests.diff_ids(image.config, label)
@@ -264,17 +290,67 @@ def _place(parts: dict[str, _Part], store: Store, emit: Emit, label: str) -> lis
     return loaded
 
 
+def _publish(store: Store, layer: Layer, path: str, kept: str) -> None:
+    """Show a layer; of one that is here already only its packed form is new."""
+    if not store.has_layer(layer.diff_id):
+        store.publish_layer(path, layer.diff_id, kept)
+    elif kept and layer.blobs and not any(blobs.has(store, b) for b in store.layer(layer.diff_id).blobs):
+        blobs.keep(store, f"{path}/blob", kept)
+        store.add_blob(layer.diff_id, layer.blobs[0])
+
+
 def _docker(parts: dict[str, _Part], label: str) -> Iterator[_Found]:
     rows = _json(parts, "manifest.json", label)
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         raise _not_one(label, "its manifest.json is no list of images")
+    # of the same image's manifests Docker's is the original: `save` writes the other form for the index
+    known = dict(
+        sorted(_packed_manifests(parts, label), key=lambda found: manifests.DOCKER_MANIFEST.encode() in found[1])
+    )
     for row in rows:
         config, names = row.get("Config"), row.get("RepoTags") or ()
         if not isinstance(config, str) or not all(isinstance(n, str) for n in names):
             raise _not_one(label, "its manifest.json names no config")
         paths = row.get("Layers") or ()
         chosen = tuple(_part(parts, p, label) for p in paths)
-        yield _Found(_data(parts, config, label), chosen, tuple(str(reference.parse(n)) for n in names))
+        data = _data(parts, config, label)
+        digests = (f"sha256:{hashlib.sha256(data).hexdigest()}", *(part.digest for part in chosen))
+        yield _Found(data, chosen, tuple(str(reference.parse(n)) for n in names), known.get(digests, b""))
+
+
+def _packed_manifests(parts: dict[str, _Part], label: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """The manifests of an archive that is an OCI layout too, by the digests of config and layers. Only those whose
+    layers are packed: of plain ones Docker makes up a manifest for the archive, which no registry ever saw.
+    """
+    plain = {part.layer.diff_id for part in parts.values() if part.layer is not None}
+    for name, part in parts.items():
+        if not name.startswith("blobs/") or part.data is None or b'"layers"' not in part.data:
+            continue
+        try:
+            parsed = manifests.parse(part.data, "", label)
+        except ImageError:
+            continue  # a config, or nothing of ours
+        if isinstance(parsed, manifests.Manifest) and not plain.intersection(d.digest for d in parsed.layers):
+            yield (parsed.config.digest, *(d.digest for d in parsed.layers)), part.data
+
+
+def _directory(parts: dict[str, _Part], label: str) -> _Found:
+    """`skopeo copy … dir:`, `podman save --format docker-dir`: one image without a name, its blobs named by digits."""
+    data = _data(parts, "manifest.json", label)
+    parsed = manifests.parse(data, "", label)
+    if isinstance(parsed, manifests.Index):
+        raise _not_one(label, "it holds the variants of an image by name only", "copy one: skopeo copy without --all")
+
+    def blob(wanted: Descriptor) -> _Part:
+        part = _part(parts, wanted.digest.partition(":")[2], label)
+        if part.digest != wanted.digest:
+            raise layers.wrong(f"blob {wanted.digest[:19]} of {label}", "digest", wanted.digest, part.digest)
+        return part
+
+    config = blob(parsed.config)
+    if config.data is None:
+        raise _not_one(label, "its config should be JSON and is an archive")
+    return _Found(config.data, tuple(blob(d) for d in parsed.layers), (), data, parsed.layers)
 
 
 def _oci(parts: dict[str, _Part], label: str) -> Iterator[_Found]:
@@ -368,8 +444,9 @@ def save(
 
     beside: descriptors of manifests that are written to `out` already, for the layout's index.
 
-    Layers come out as they came in, byte for byte, so digests and image IDs stay; only a layer whose archive had
-    the same path twice is packed anew, and its image gets a new ID (told by a Notice). ImageError for an unknown name.
+    An image whose layers are kept as they came goes out with its own manifest. Those of others are made again as plain
+    archives, byte for byte, so image IDs stay; only a layer whose archive had the same path twice is packed anew, and
+    its image gets a new ID (told by a Notice). ImageError for an unknown name.
     """
     with store.using():
         chosen: dict[str, tuple[Image, list[str]]] = {}
@@ -403,12 +480,27 @@ def _write(
     done: dict[str, tuple[str, int]] = {}  # diff-ID → digest and size as written
     rows: list[dict[str, Any]] = []
     index: list[dict[str, Any]] = []
+    sent: set[str] = set()
     for image, tags in chosen.values():
+        config = store.read_blob(image.id)
+        assert config is not None
+        own = store.known_manifest(image.id)
+        if own is not None:
+            listed = blobs.oci_form(own)
+            digests = [row["digest"] for row in blobs.rows_of(own)]
+            for digest in digests:
+                if digest not in sent:
+                    sent.add(digest)
+                    _copy_blob(digest, out, store, emit)
+            _write_blob(config, out)
+            if listed != own:
+                _write_blob(own, out)  # found again by what it names
+            index += _index_rows(tags, MANIFEST_TYPE, f"sha256:{_write_blob(listed, out)}", len(listed))
+            rows.append(_docker_row(image.id, tags, digests))
+            continue
         for diff_id in image.layers:
             if diff_id not in done:
                 done[diff_id] = _write_layer(diff_id, out, store, emit)
-        config = store.read_blob(image.id)
-        assert config is not None
         written = [done[d] for d in image.layers]
         if [digest for digest, _ in written] != list(image.layers):
             changed = dict(image.config)
@@ -427,25 +519,59 @@ def _write(
             separators=(",", ":"),
         ).encode()
         digest = _write_blob(manifest, out)
-        rows.append(
-            {
-                "Config": f"blobs/sha256/{config_digest}",
-                "RepoTags": tags or None,
-                "Layers": ["blobs/" + d.replace(":", "/", 1) for d, _ in written],
-            }
-        )
-        for tag in tags or [""]:
-            notes = {"io.containerd.image.name": str(reference.parse(tag))} if tag else {}
-            if tag:
-                notes["org.opencontainers.image.ref.name"] = reference.parse(tag).tag
-            row = {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{digest}", "size": len(manifest)}
-            index.append({**row, "annotations": notes} if notes else row)
+        rows.append(_docker_row(f"sha256:{config_digest}", tags, [d for d, _ in written]))
+        index += _index_rows(tags, MANIFEST_TYPE, f"sha256:{digest}", len(manifest))
     index += [dict(row) for row in beside]
     _write_file("index.json", json.dumps({"schemaVersion": 2, "manifests": index}).encode(), out)
     _write_file("manifest.json", json.dumps(rows).encode(), out)
     _write_file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}', out)
     out.write(tarwrite.END)
     out.flush()
+
+
+def _docker_row(config: str, tags: list[str], layer_digests: list[str]) -> dict[str, Any]:
+    """An image in manifest.json."""
+    paths = [f"blobs/{d.replace(':', '/', 1)}" for d in (config, *layer_digests)]
+    return {"Config": paths[0], "RepoTags": tags or None, "Layers": paths[1:]}
+
+
+def _index_rows(tags: list[str], kind: str, digest: str, size: int) -> Iterator[dict[str, Any]]:
+    """An image in index.json: once for each name."""
+    row = {"mediaType": kind, "digest": digest, "size": size}
+    for tag in tags:
+        ref = reference.parse(tag)
+        notes = {"io.containerd.image.name": str(ref), "org.opencontainers.image.ref.name": ref.tag}
+        yield {**row, "annotations": notes}
+    if not tags:
+        yield row
+
+
+def _copy_blob(digest: str, out: BinaryIO, store: Store, emit: Emit | None) -> None:
+    """A layer as it came."""
+    size = blobs.kept_size(store, digest)
+    short = digest[7:19]
+    if emit is not None:
+        emit(Progress("layer", short, "Saving", total=size))
+    out.write(tarwrite.header(tarwrite.Member(f"blobs/{digest.replace(':', '/', 1)}".encode(), size=size)))
+    hashed = hashlib.sha256()
+    with open(blobs.path(store, digest), "rb") as f:
+        for piece in _chunks(f):
+            hashed.update(piece)
+            out.write(piece)
+    if f"sha256:{hashed.hexdigest()}" != digest:
+        raise _spoilt(digest)
+    out.write(tarwrite.padding(size))
+    if emit is not None:
+        emit(Progress("layer", short, "Saved", "done"))
+
+
+def _spoilt(digest: str) -> ImageError:
+    return ImageError(
+        f"layer {digest[:19]} in the image store is damaged",
+        why="its files are not what they were; the archive written so far is of no use",
+        hint="remove the image and pull, load or build it again",
+        code="KAP504",
+    )
 
 
 def _write_layer(diff_id: str, out: BinaryIO, store: Store, emit: Emit | None) -> tuple[str, int]:
@@ -466,12 +592,7 @@ def _write_layer(diff_id: str, out: BinaryIO, store: Store, emit: Emit | None) -
         count += len(piece)
         out.write(piece)
     if count != size or f"sha256:{hashed.hexdigest()}" != digest:
-        raise ImageError(
-            f"layer {diff_id[:19]} in the image store is damaged",
-            why="its files are not what they were; the archive written so far is of no use",
-            hint="remove the image and pull, load or build it again",
-            code="KAP504",
-        )
+        raise _spoilt(diff_id)
     out.write(tarwrite.padding(size))
     if emit is not None:
         emit(Progress("layer", diff_id[7:19], "Saved", "done"))

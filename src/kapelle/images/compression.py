@@ -11,6 +11,7 @@ from kapelle.errors import ImageError
 from kapelle.light import Any
 
 PIECE = 1 << 20  # most plain bytes handed out at once
+MAGIC = 6  # bytes that tell the kind
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -44,7 +45,7 @@ def plain(chunks: Iterable[bytes]) -> Iterator[bytes]:
     head = b""
     for chunk in source:
         head += chunk
-        if len(head) >= 6:
+        if len(head) >= MAGIC:
             break
     kind = kind_of(head)
     if not kind:

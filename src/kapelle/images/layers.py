@@ -12,17 +12,26 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from kapelle.errors import ImageError
-from kapelle.images import compression, frame
+from kapelle.images import blobs, compression, frame
 from kapelle.images.store import Descriptor, Layer, Store
 from kapelle.images.tarread import Stream, TarError
 from kapelle.images.unpack import Unpacker
-from kapelle.light import Any
+from kapelle.light import Any, NamedTuple
 
 _AHEAD = 8  # pieces read before they are unpacked
 _BOMB_FLOOR = 8 << 30  # plain bytes any layer may have
 _BOMB_RATIO = 100  # and this many times its compressed size beyond
 
 Counted = Callable[[int], None]  # told how many compressed bytes have come
+
+
+class Taken(NamedTuple):
+    """A layer that is unpacked in its temporary."""
+
+    layer: Layer
+    digest: str  # of the bytes as they came
+    size: int
+    kept: str = ""  # digest of the file `blob` in the temporary, if there is one
 
 
 class Cancelled(Exception):
@@ -83,13 +92,17 @@ def take(
     blob: Descriptor | None = None,
     diff_id: str = "",
     counted: Counted | None = None,
-) -> tuple[Layer, str, int]:
+    keep: bool = False,
+) -> Taken:
     """Unpack a layer's bytes into the temporary `path` (diff/, frame, layer.json). The caller syncs and publishes.
 
     what: names it in errors ("layer 4f5a… of redis:7"). blob, diff_id: what must come out, where it is known.
-    Returns the layer, and the digest and size of the bytes as they came. Raises ImageError.
+    keep: also leave them in the file `blob`, as they came; plain ones without a promised `blob` are packed for it.
+    Raises ImageError.
     """
-    hashes = _Hashes(chunks, blob, what, counted)
+    wanted = keep and (blob is None or blob.digest.startswith("sha256:"))
+    writer = blobs.Writer(f"{path}/blob", exact=blob is not None) if wanted else None
+    hashes = _Hashes(chunks, blob, what, counted, writer.feed if writer else None)
     os.mkdir(f"{path}/diff", 0o755)
     root = os.open(f"{path}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -100,6 +113,7 @@ def take(
             recorder.close()
             for _ in pump:
                 raise TarError("bytes follow the end of the archive")  # not reached: the reader drains
+        kept = writer.end(hashes.digest) if writer else None
     except (TarError, ImageError) as e:
         if e.why and what in e.what:
             raise
@@ -110,20 +124,31 @@ def take(
         raise fault(e, f"{what} could not be unpacked") from e
     finally:
         os.close(root)
+        if writer:
+            writer.close()
     hashes.check(diff_id)
     if not unpacked.exact:
         os.unlink(f"{path}/frame")
-    blobs = (blob,) if blob is not None and hashes.digest != hashes.diff_id else ()
-    layer = Layer(hashes.diff_id, unpacked.size, stream.count, blobs, unpacked.exact)
+    known = blob or kept
+    packed = (known,) if known is not None and known.digest != hashes.diff_id else ()
+    layer = Layer(hashes.diff_id, unpacked.size, stream.count, packed, unpacked.exact)
     store.finish_layer(path, layer)
-    return layer, hashes.digest, hashes.size
+    return Taken(layer, hashes.digest, hashes.size, kept.digest if kept else "")
 
 
 class _Hashes:
-    """Digests of the bytes as they come and of the plain bytes, taken on the way."""
+    """Digests of the bytes as they come and of the plain bytes, taken on the way: one for both if they come plain."""
 
-    def __init__(self, chunks: Iterable[bytes], blob: Descriptor | None, what: str, counted: Counted | None) -> None:
+    def __init__(
+        self,
+        chunks: Iterable[bytes],
+        blob: Descriptor | None,
+        what: str,
+        counted: Counted | None,
+        put: Callable[[bytes], None] | None,
+    ) -> None:
         self._chunks = chunks
+        self._put = put
         self._blob = blob
         self._what = what
         self._counted = counted
@@ -135,6 +160,8 @@ class _Hashes:
                 raise ImageError(f"{what} has a digest of an unknown kind: {algorithm}", code="KAP504")
             self._other = hashlib.new(algorithm)
         self._plain: Any = hashlib.sha256()
+        self._is_packed: bool | None = None  # None until enough has come to tell
+        self._head = b""
         self.size = 0
 
     def _came(self) -> Iterator[bytes]:
@@ -145,12 +172,24 @@ class _Hashes:
                     f"{self._what} is damaged: more bytes came than its manifest says ({self._blob.size})",
                     code="KAP504",
                 )
-            self._packed.update(chunk)
+            self._take(chunk)
             if self._other is not None:
                 self._other.update(chunk)
             if self._counted is not None:
                 self._counted(self.size)
+            if self._put is not None:
+                self._put(chunk)
             yield chunk
+
+    def _take(self, chunk: bytes) -> None:
+        if self._is_packed is None:
+            self._head += chunk
+            if len(self._head) < compression.MAGIC:
+                return
+            chunk, self._head = self._head, b""
+            self._is_packed = bool(compression.kind_of(chunk))
+        if self._is_packed:
+            self._packed.update(chunk)
 
     def plain_pieces(self) -> Iterator[bytes]:
         for piece in compression.plain(self._came()):
@@ -159,7 +198,7 @@ class _Hashes:
 
     @property
     def digest(self) -> str:
-        return f"sha256:{self._packed.hexdigest()}"
+        return f"sha256:{(self._packed if self._is_packed else self._plain).hexdigest()}"
 
     @property
     def diff_id(self) -> str:
@@ -193,7 +232,8 @@ def fault(e: OSError, what: str) -> ImageError:
         return ImageError(
             f"{what}: no space left on the disk" if e.errno == errno.ENOSPC else f"{what}: the disk quota is used up",
             why="what was half written has been removed",
-            hint="make room, or move the store with KAP_HOME, and run the command again",
+            hint="make room, or move the store with KAP_HOME, and run the command again; layers take less room with "
+            "keep_layer_archives = false (docs/guide-images.md)",
             code="KAP506",
         )
     return ImageError(f"{what}: {e.strerror or e}", why=str(e.filename or ""))

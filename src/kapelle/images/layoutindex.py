@@ -1,5 +1,5 @@
 """The store as other tools see it: index.json makes its folder an OCI layout (image-spec image-layout.md) that, say,
-`skopeo inspect oci:FOLDER:NAME` reads. Manifests and configs are there; layers are not, as they are kept unpacked.
+`skopeo copy oci:FOLDER:NAME` reads. It has the images all of whose layers are kept as blobs, too.
 
 It is made anew from the records after each change, and only ever read by others: a kill is mended by the next change.
 """
@@ -38,7 +38,7 @@ def write(store: Store) -> None:
 
 
 def _rows(store: Store) -> list[dict[str, Any]]:
-    from kapelle.images import reference
+    from kapelle.images import blobs, reference
     from kapelle.images.store import MANIFEST_TYPE
 
     rows = []
@@ -46,11 +46,12 @@ def _rows(store: Store) -> list[dict[str, Any]]:
         record = store.record(image_id)
         if record is None or not record.get("manifest"):
             continue
-        data = store.read_blob(record["manifest"])
-        if data is None:
+        digest = record.get("layout") or record["manifest"]
+        data = store.read_blob(digest)
+        if data is None or not blobs.is_whole(store, data):
             continue
         kind = json.loads(data).get("mediaType") or MANIFEST_TYPE
-        row = {"mediaType": kind, "digest": record["manifest"], "size": len(data)}
+        row = {"mediaType": kind, "digest": digest, "size": len(data)}
         for name in names:
             if "@" not in name:
                 short = reference.familiar(reference.parse(name))

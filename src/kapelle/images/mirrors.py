@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 
 def settings(environ: Mapping[str, str], paths: Paths) -> Settings:
     """Read KAP_MIRRORS and config.toml. ImageError with the place if one of them is malformed."""
-    config = _config(f"{paths.config}/config.toml")
+    config = read_config(f"{paths.config}/config.toml")
     mirrors: dict[str, list[str]] = {}
     for item in environ.get("KAP_MIRRORS", "").split(","):
         item = item.strip()
@@ -161,7 +161,7 @@ def _check(url: str, where: str) -> None:
         )
 
 
-def _config(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
     if not os.path.exists(path):
         return {}
     import tomllib

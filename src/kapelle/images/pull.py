@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import layers, manifests, mirrors, platforms, reference, sidebyside
+from kapelle.images import layers, manifests, mirrors, platforms, reference, sidebyside, writeout
 from kapelle.images.mirrors import Settings as Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
@@ -56,7 +56,7 @@ def pull(
     ref = reference.parse(name)
     wanted = platforms.parse(platform) if platform else platforms.host()
     have = store.find(str(ref))
-    if have is not None and not _due(ref, store, policy) and _fits(have, wanted, bool(platform)):
+    if have is not None and not _due(ref, store, policy) and _fits(have, wanted, asked=bool(platform)):
         return have
     if policy == "never":
         raise ImageError(
@@ -109,7 +109,7 @@ def _duration(text: str) -> float | None:
     return total if text and not digits else None
 
 
-def _fits(image: Image, wanted: platforms.Platform, asked: bool) -> bool:
+def _fits(image: Image, wanted: platforms.Platform, *, asked: bool) -> bool:
     """Whether an image that is here is of the platform. Only one that was asked for is a reason to pull again."""
     if not asked:
         return True
@@ -163,6 +163,9 @@ def _pull(
         label = f"mirror {number}" if endpoint.mirror else ref.registry
         registry = Registry(endpoint, ref.registry, settings)
         try:
+            same = None if asked else _unmoved(registry, store, ref, platform)
+            if same is not None:
+                return same
             wanted = _resolve(registry, store, ref, shown, platform, tell, asked=asked)
             with store.using():
                 return _bring(wanted, ref, shown, store, tell)
@@ -171,6 +174,23 @@ def _pull(
         except OSError as e:
             raise layers.fault(e, f"image {shown} could not be stored") from e
     raise _failure(shown, ref, refusals, _others(store, ref))
+
+
+def _unmoved(registry: Registry, store: Store, ref: Reference, platform: platforms.Platform) -> Image | None:
+    """The image that the tag still stands for, if it is here; its name is confirmed."""
+    if ref.digest or not store.lookup(ref):
+        return None
+    digest = registry.digest(registry.endpoint.asked or ref.repository, ref.tag)
+    with store.using():
+        image_id = store.lookup(ref._replace(tag="", digest=digest)) if digest else ""
+        image = store.image(image_id) if image_id else None
+        if image is None or not all(map(store.has_layer, image.layers)):
+            return None
+        own = platforms.Platform(*(str(image.config.get(k) or "") for k in ("os", "architecture", "variant")))
+        if platforms.normal(own) != platforms.normal(platform):
+            return None  # of another platform's pull, or an index may have a nearer one
+        store.tag(str(ref), image.id)
+        return image
 
 
 def _others(store: Store, ref: Reference) -> tuple[str, ...]:
@@ -279,11 +299,13 @@ def _bring(wanted: _Wanted, ref: Reference, shown: str, store: Store, tell: _Tel
             if diff_id not in missing:
                 tell.layer(blob, "Already exists", "done")
         paths = {d: stack.enter_context(store.temporary()) for d in order}
-        _Crew(wanted, shown, store, tell).run([(d, blobs[d], paths[d]) for d in order])
+        crew = _Crew(wanted, shown, store, tell)
+        with writeout.meanwhile(store.root):
+            crew.run([(d, blobs[d], paths[d]) for d in order])
         if order:
             store.sync()
         for diff_id in order:
-            store.publish_layer(paths[diff_id], diff_id)
+            store.publish_layer(paths[diff_id], diff_id, crew.kept.get(diff_id, ""))
         names = [str(ref._replace(digest=""))] if ref.tag else []
         pins = {wanted.digest, ref.digest} - {""}
         names += [f"{ref.name}@{digest}" for digest in sorted(pins)]
@@ -299,6 +321,8 @@ class _Crew:
         self._store = store
         self._tell = tell
         self._stop = threading.Event()
+        self._keep = store.keeps_archives
+        self.kept: dict[str, str] = {}  # diff-ID → digest of the blob that lies beside the unpacked layer
 
     def run(self, jobs: list[tuple[str, Descriptor, str]]) -> None:
         """Bring each (diff-ID, blob, temporary directory). Raises what the first failing one raised."""
@@ -314,7 +338,11 @@ class _Crew:
         chunks = self._chunks(blob)
         what = f"layer {blob.digest.partition(':')[2][:12]} of {self._shown}"
         try:
-            layers.take(self._store, path, chunks, what=what, blob=blob, diff_id=diff_id, counted=self._count(blob))
+            taken = layers.take(
+                self._store, path, chunks,
+                what=what, blob=blob, diff_id=diff_id, counted=self._count(blob), keep=self._keep,
+            )  # fmt: skip
+            self.kept[diff_id] = taken.kept
         except ImageError:
             if self._stop.is_set():
                 raise layers.Cancelled from None

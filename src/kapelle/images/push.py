@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit, Notice, Progress
-from kapelle.images import layers, manifests, mirrors, packing, reference, sidebyside
+from kapelle.images import blobs, layers, manifests, mirrors, packing, reference, sidebyside
 from kapelle.images.mirrors import Settings
 from kapelle.images.mirrors import settings as settings
 from kapelle.images.reference import Reference, familiar
@@ -26,11 +26,6 @@ from kapelle.light import Any, NamedTuple
 
 _NEIGHBOURS = 4  # repositories asked for a layer
 _TOLD_EVERY = 0.1  # seconds between two events of one layer
-_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-_AS_OCI = {
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": f"{_OCI_LAYER}+gzip",
-    "application/vnd.docker.image.rootfs.diff.tar": _OCI_LAYER,
-}
 
 
 class Pushed(NamedTuple):
@@ -114,15 +109,19 @@ class _Push:
         self._config(config)
         self._uploads.manifest(self._ref.tag, manifest, kind)
         self._store.tag(f"{self._ref.name}@{digest}", self._image.id)
+        if f"sha256:{hashlib.sha256(config).hexdigest()}" == self._image.id and digest != record.get("manifest"):
+            self._store.set_manifest(self._image.id, manifest)
         return Pushed(self._ref, digest, len(manifest))
 
     def _known_blobs(self, record: dict[str, Any]) -> dict[str, tuple[Descriptor, ...]]:
         """Each layer's packed forms: that of the image's own manifest first."""
         known = {d: self._store.layer(d).blobs for d in self._image.layers}
         parsed = self._own_manifest(record)
+        data = self._store.read_blob(record.get("manifest") or "") if parsed is not None else None
+        whole = data is not None and blobs.is_whole(self._store, data)  # then it goes out to the letter
         if parsed is not None and len(parsed.layers) == len(self._image.layers):
             for diff_id, blob in zip(self._image.layers, parsed.layers, strict=True):
-                known[diff_id] = tuple(dict.fromkeys((blob, *known[diff_id])))
+                known[diff_id] = (blob,) if whole else tuple(dict.fromkeys((blob, *known[diff_id])))
         return known
 
     def _own_manifest(self, record: dict[str, Any]) -> manifests.Manifest | None:
@@ -149,9 +148,7 @@ class _Push:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": Descriptor(CONFIG_TYPE, f"sha256:{hashlib.sha256(config).hexdigest()}", len(config)).row(),
-            "layers": [
-                r.blob._replace(media_type=_AS_OCI.get(r.blob.media_type, r.blob.media_type)).row() for r in rows
-            ],
+            "layers": [blobs.as_oci(r.blob).row() for r in rows],
         }
         return config, json.dumps(tree, separators=(",", ":")).encode(), MANIFEST_TYPE
 
@@ -186,16 +183,26 @@ class _Push:
                 if not place:
                     self._tell(name, f"Mounted from {source}", "done")
                     return _Sent(blob, diff_id)
+        here = next((b for b in known if blobs.has(self._store, b)), None)
+        if here is not None:  # as it came, or as an earlier push sent it
+            self._send(name, here, blobs.path(self._store, here.digest), place)
+            return _Sent(here, diff_id)
         packed = packing.pack(self._store, diff_id, f"{path}/blob", stop=self._stop.is_set)
         if self._uploads.has(packed.blob.digest):
             self._tell(name, "Layer already exists", "done")
         else:
-            with open(f"{path}/blob", "rb") as f:
-                self._uploads.send(packed.blob, f, place, self._count(name, packed.blob.size))
-            self._tell(name, "Pushed", "done", packed.blob.size, packed.blob.size)
+            self._send(name, packed.blob, f"{path}/blob", place)
         if packed.diff_id == diff_id:
-            self._store.add_blob(diff_id, packed.blob)
+            if self._store.keeps_archives:
+                packing.keep(self._store, diff_id, packed.blob, f"{path}/blob")
+            else:
+                self._store.add_blob(diff_id, packed.blob)
         return _Sent(packed.blob, packed.diff_id)
+
+    def _send(self, name: str, blob: Descriptor, path: str, place: str) -> None:
+        with open(path, "rb") as f:
+            self._uploads.send(blob, f, place, self._count(name, blob.size))
+        self._tell(name, "Pushed", "done", blob.size, blob.size)
 
     def _tell(self, name: str, text: str, state: str = "working", current: int = 0, total: int = 0) -> None:
         with self._lock:

@@ -77,6 +77,17 @@ class Registry:
             raise Refused("unreachable", f"something that is no registry answered ({kind or 'no type'})")
         return data, kind, digest
 
+    def digest(self, repository: str, tag: str) -> str:
+        """What a tag stands for, without fetching it (registries that count pulls count no HEAD); "" if that is not
+        told. Raises Refused.
+        """
+        headers = {"Accept": ", ".join(manifests.ACCEPT)}
+        scope = f"repository:{self.endpoint.prefix}{repository}:pull"
+        url = self.url(repository, f"manifests/{tag}")
+        answer = self.exchange("HEAD", url, headers, scope, good=(200, 400, 403, 404, 405, 501))
+        answer.release_conn()
+        return str(answer.headers.get("Docker-Content-Digest", "")) if answer.status == 200 else ""
+
     def blob(
         self, repository: str, digest: str, size: int, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """The image store: blobs, unpacked layers, image records and names on disk. Several processes share it.
 
-    oci-layout, index.json          blobs/sha256/HEX     configs and manifests (layers are kept unpacked instead)
+    oci-layout, index.json          blobs/sha256/HEX     configs, manifests, layers as they came (`blobs`)
     images/HEX.json                 one record per image (HEX of its ID)
     names/QUOTED                    "sha256:ID\\nfull reference\\n"
     layers/HEX/diff                 a layer unpacked, as overlayfs reads it (HEX of its diff-ID)
@@ -242,9 +242,16 @@ class Store(StoreFolder):
             data = _layer_record(layer._replace(blobs=(*layer.blobs, blob)))
             self.write(f"layers/{digits_of(diff_id)}/layer.json", data)
 
-    def publish_layer(self, path: str, diff_id: str) -> None:
-        """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed."""
+    def publish_layer(self, path: str, diff_id: str, kept: str = "") -> None:
+        """Rename a finished, synced temporary to its place; if another was quicker, leave it to be removed.
+
+        kept: digest of the file `blob` in it, which gets its own place first.
+        """
+        from kapelle.images import blobs
+
         self.make("layers")
+        if kept:
+            blobs.keep(self, f"{path}/blob", kept)
         for extra in ("work",):
             trees.remove(f"{path}/{extra}")
         try:
@@ -285,15 +292,14 @@ class Store(StoreFolder):
             known = [self.layer(d) for d in layers]  # ImageError if one is missing
             self.write_blob(config)
             if not manifest:
-                manifest = _manifest(image_id, len(config), known)
+                manifest = self.known_manifest(image_id) or self._made_manifest(image_id, len(config), known)
             record = {
                 "id": image_id,
                 "layers": list(layers),
                 "created": seconds(parsed.get("created")) or time.time(),
                 "size": sum(k.size for k in known),
                 "standin": standin,
-                "manifest": self.write_blob(manifest),
-                "manifestSize": len(manifest),
+                **self._manifest_fields(manifest),
                 **({"labels": dict(labels)} if labels else {}),
             }
             self.make("images")
@@ -307,6 +313,51 @@ class Store(StoreFolder):
                 f"image {image_id[:19]} was removed by another kap while it was recorded", hint="try again"
             )
         return image
+
+    def _manifest_fields(self, manifest: bytes) -> dict[str, Any]:
+        """Keep a manifest: what a record says of it. `layout` is the form that index.json shows."""
+        from kapelle.images import blobs
+
+        return {
+            "manifest": self.write_blob(manifest),
+            "manifestSize": len(manifest),
+            "layout": self.write_blob(blobs.oci_form(manifest)),
+        }
+
+    def known_manifest(self, image_id: str) -> bytes | None:
+        """The manifest an image has, if its layers are all here as it says: with it they can go out as they came."""
+        from kapelle.images import blobs
+
+        record = self.record(image_id)
+        data = self.read_blob(record["manifest"]) if record and record.get("manifest") else None
+        return data if data is not None and blobs.is_whole(self, data) else None
+
+    def _made_manifest(self, image_id: str, size: int, known: list[Layer]) -> bytes:
+        """An OCI manifest for an image that came without one. Layers that never were packed are, if that is quick."""
+        from kapelle.images import blobs, packing
+
+        packed = packing.pack_new(self, known) if self.keeps_archives else {}
+        rows = []
+        for layer in known:
+            forms = (*packed.get(layer.diff_id, ()), *layer.blobs)
+            here = [b for b in forms if blobs.has(self, b)] or list(forms)
+            rows.append(blobs.as_oci(here[0]) if here else Descriptor(LAYER_TYPE, layer.diff_id, layer.tar_size))
+        return jsontext.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
+                "layers": [row.row() for row in rows],
+            },
+        ).encode()
+
+    def set_manifest(self, image_id: str, manifest: bytes) -> None:
+        """What a registry has of the image now is what the store shows of it."""
+        record = self.record(image_id)
+        if record is not None:
+            record |= self._manifest_fields(manifest)
+            self.write(f"images/{digits_of(image_id)}.json", jsontext.dumps(record).encode())
+            self.show()
 
     def tag(self, name: str, image_id: str) -> None:
         """Give an image of the store a further name (moving it from another image). ImageError if there is none."""
@@ -336,11 +387,13 @@ class Store(StoreFolder):
         except FileNotFoundError:
             return 0.0
 
-    def remove(self, image_id: str, in_use: Callable[[], Set[str]] = frozenset, *, only_alone: bool = False) -> Removed:
+    def remove(
+        self, image_id: str, in_use: Callable[[], Set[str]] = frozenset, *, unless: Callable[[], bool] | None = None
+    ) -> Removed:
         """Remove an image, its names, and the layers that nothing else has: see `collect.remove`."""
         from kapelle.images import collect
 
-        return collect.remove(self, image_id, in_use, only_alone=only_alone)
+        return collect.remove(self, image_id, in_use, unless=unless)
 
     def gc(self, in_use: Callable[[], Set[str]]) -> Removed:
         """Remove what no image and no container has: see `collect.gc`."""
@@ -398,21 +451,6 @@ def _layer_record(layer: Layer) -> bytes:
             "tarSize": layer.tar_size,
             "frame": layer.frame,
             "blobs": [b.row() for b in layer.blobs],
-        }
-    ).encode()
-
-
-def _manifest(image_id: str, size: int, layers: list[Layer]) -> bytes:
-    """An OCI manifest for an image that came without one."""
-    rows = [
-        layer.blobs[0] if layer.blobs else Descriptor(LAYER_TYPE, layer.diff_id, layer.tar_size) for layer in layers
-    ]
-    return jsontext.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": size},
-            "layers": [r.row() for r in rows],
         }
     ).encode()
 

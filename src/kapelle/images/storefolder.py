@@ -7,7 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kapelle.errors import ImageError
@@ -17,9 +17,19 @@ HEX = frozenset("0123456789abcdef")
 
 
 class StoreFolder:
-    def __init__(self, root: str) -> None:
-        """`root` is paths.images. Nothing is made before something is written."""
+    def __init__(self, root: str, keeps: Callable[[], bool] = lambda: True) -> None:
+        """`root` is paths.images. Nothing is made before something is written. keeps: asked once, when needed, whether
+        layers are also kept as they came.
+        """
         self.root = root
+        self._asked = keeps
+        self._keeps: bool | None = None
+
+    @property
+    def keeps_archives(self) -> bool:
+        if self._keeps is None:
+            self._keeps = self._asked()
+        return self._keeps
 
     def listed(self, directory: str) -> list[str]:
         try:

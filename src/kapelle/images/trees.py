@@ -11,7 +11,8 @@ import os
 import stat
 
 OPAQUE = (b"trusted.overlay.opaque", b"user.overlay.opaque")
-PRIVATE = (b"trusted.overlay.", b"user.overlay.")  # overlayfs's own; never in an archive
+# Of overlayfs and fuse-overlayfs themselves; never in an archive.
+PRIVATE = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

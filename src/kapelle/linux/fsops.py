@@ -242,7 +242,7 @@ def mount_kernel_trees(
     shm_size: int,
     privileged: bool,
     own_net: bool,
-    tty_gid: bool = True,
+    tty_gid: int | None = 5,
     host: Mapping[str, int] | None = None,
     memory: int | None = None,
 ) -> None:
@@ -276,7 +276,7 @@ def mount_kernel_trees(
         os.symlink(to, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"/dev/{name}", 0o755)
-    gid = ",gid=5" if tty_gid else ""
+    gid = "" if tty_gid is None else f",gid={tty_gid}"
     m.mount("devpts", "/dev/pts", "devpts", m.MS_NOSUID | m.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{gid}")
     if memory is None:
         m.mount("shm", "/dev/shm", "tmpfs", nothing, f"mode=1777,size={shm_size}")
@@ -376,9 +376,9 @@ def copy_into(source: str, target: str) -> None:
                 links[info.st_dev, info.st_ino] = to
             else:
                 os.mknod(to, info.st_mode, info.st_rdev)
-            _copy_attributes(entry.path, to)
+            copy_attributes(entry.path, to)
     for here, there in reversed(directories):  # last, since filling a directory changes its times
-        _copy_attributes(here, there)
+        copy_attributes(here, there)
 
 
 def _copy_bytes(source: str, target: str) -> None:
@@ -394,13 +394,14 @@ def _copy_bytes(source: str, target: str) -> None:
         os.close(reading)
 
 
-def _copy_attributes(source: str, target: str) -> None:
+def copy_attributes(source: str, target: str) -> None:
+    """Owner, mode, times and xattrs of a file for another one; overlayfs's own marks stay behind."""
     info = os.lstat(source)
     idmap.chown(target, info.st_uid, info.st_gid, follow=False)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))
         for name in os.listxattr(source, follow_symlinks=False):
-            if not name.startswith(("trusted.overlay.", "user.overlay.")):
+            if not name.startswith(("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.")):
                 _copy_xattr(source, target, name)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
 

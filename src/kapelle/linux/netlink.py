@@ -35,6 +35,7 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
 _ATTRIBUTE = struct.Struct("=HH")
 _NESTED = 0x8000
 _CAPPED = 0x100  # in an error's flags: the request's body is not repeated
+_MOST = (1 << 31) - 1
 _HAS_TLVS = 0x200
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -233,7 +234,7 @@ def error_of(body: bytes, flags: int, about: str) -> OSError | None:
     """What an NLMSG_ERROR says; None for an acknowledgement."""
     if len(body) < 20:
         return None
-    number = -struct.unpack_from("=i", body)[0]
+    number = min(-struct.unpack_from("=i", body)[0], _MOST)  # -2^31 has no positive twin
     if number == 0:
         return None
     words = os.strerror(number)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 
 from kapelle.linux import libc
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 
 # struct pidfd_info of pidfd_open(2)/ioctl PIDFD_GET_INFO, Linux 6.13; the exit code since 6.15.
 _PIDFD_GET_INFO = 0xC0 << 24 | 64 << 16 | 0xFF << 8 | 11
@@ -26,6 +30,21 @@ def prctl(option: int, value: int = 0) -> None:
 
     if libc.lib.prctl(option, *map(c_ulong, (value, 0, 0, 0))) < 0:  # variadic: widths matter
         libc.raise_errno("prctl", f"option {option}")
+
+
+def kernel() -> tuple[int, int]:
+    """The kernel's version: (6, 1)."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """setfsuid(2), setfsgid(2): whose the files are that this process makes. No capability is lost by it."""
+    from ctypes import c_uint
+
+    prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
+    libc.lib.setfsgid(c_uint(gid))
+    libc.lib.setfsuid(c_uint(uid))
 
 
 def set_name(name: str) -> None:
@@ -59,6 +78,14 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
         if e.errno != errno.ENOSYS:
             raise
         os.closerange(first, min(last, os.sysconf("SC_OPEN_MAX")))
+
+
+def handle_of(pid: int) -> int:
+    """A pidfd; -1 for a process that has ended and is reaped."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def pidfd_exit_status(pidfd: int) -> int | None:
@@ -120,6 +147,11 @@ def zombie_status(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(fields[49]) if fields[0] == b"Z" and len(fields) > 49 else None
+
+
+def age(started: int) -> float:
+    """Seconds since a process with this start time began, by a clock that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / _TICKS
 
 
 def is_same(pid: int, started: int) -> bool:

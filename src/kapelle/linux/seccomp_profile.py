@@ -52,7 +52,7 @@ def compile_profile(
             continue
         result = _result(row.get("action"), row.get("errnoRet"))
         names = row.get("names") or ([row["name"]] if row.get("name") else [])
-        if not names or not isinstance(names, list):
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("a rule of the profile names no system call")
         for number in (numbers[n] for n in names if n in numbers):
             for arguments in _alternatives(row):
@@ -84,8 +84,8 @@ def _read(text: str) -> Mapping[str, Any]:
         raise ValueError("listenerPath needs a listener, which is not here")
     if profile.get("architectures") and profile.get("archMap"):
         raise ValueError("both architectures and archMap were specified in the profile; use one of them")
-    for name in profile.get("architectures") or ():
-        if not str(name).startswith("SCMP_ARCH_"):
+    for name in _words(profile, "architectures"):
+        if not name.startswith("SCMP_ARCH_"):
             raise ValueError(f"unknown architecture {name}")
     return profile
 
@@ -97,17 +97,24 @@ def _rows(tree: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _words(tree: Mapping[str, Any], key: str) -> list[str]:
+    words = tree.get(key) or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{key} is not a list of words")
+    return words
+
+
 def _applies(row: Mapping[str, Any], caps: frozenset[str], arch: str, kernel: tuple[int, int]) -> bool:
     """Do the rule's includes and excludes (capabilities, architectures, the least kernel) let it in?"""
     wanted, unwanted = row.get("includes") or {}, row.get("excludes") or {}
     if not isinstance(wanted, dict) or not isinstance(unwanted, dict):
         raise ValueError("includes and excludes of a rule are objects")
     names = _ARCHES[arch]
-    if not set(wanted.get("caps") or ()) <= caps or set(unwanted.get("caps") or ()) & caps:
+    if not set(_words(wanted, "caps")) <= caps or set(_words(unwanted, "caps")) & caps:
         return False
-    if wanted.get("arches") and not set(names) & set(wanted["arches"]):
+    if _words(wanted, "arches") and not set(names) & set(_words(wanted, "arches")):
         return False
-    if set(names) & set(unwanted.get("arches") or ()):
+    if set(names) & set(_words(unwanted, "arches")):
         return False
     if wanted.get("minKernel") and kernel < _version(wanted["minKernel"]):
         return False
@@ -124,6 +131,8 @@ def _version(text: Any) -> tuple[int, int]:
 
 def _result(action: Any, number: Any) -> int:
     """What the filter returns for an action (seccomp(2))."""
+    if not isinstance(action, str):
+        raise ValueError(f"unknown action {action}")
     if action in _RETURNS:
         return _RETURNS[action]
     if action in _WITH_NUMBER:

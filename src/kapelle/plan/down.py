@@ -121,11 +121,12 @@ def _volumes(
     builder: Builder, project: Project, observed: Observed, left: list[Container], options: DownOptions
 ) -> None:
     external = {v.name for v in project.volumes if v.external}
-    wanted: set[str] | None = None
+    wanted = {v.name for v in project.volumes} if options.from_files else None
     if options.targets:
         targets = [s for s in project.services if s.name in options.targets]
-        wanted = {v.name for v in volumes_of(project, targets)}
-        wanted -= {source for c in left for kind, source, _ in c.mounts if kind == "volume"}
+        wanted = {v.name for v in volumes_of(project, targets)} - {
+            source for c in left for kind, source, _ in c.mounts if kind == "volume"
+        }
     for volume in observed.volumes:
         if volume.project != project.name or not volume.key or volume.name in external:
             continue

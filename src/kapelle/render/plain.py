@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from _thread import allocate_lock
+from collections.abc import Callable
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
 from kapelle.light import Protocol, TextIO
@@ -11,6 +13,7 @@ from kapelle.render.errors import shown
 # what a resource is called in front of its name
 KINDS = {"container": "Container", "network": "Network", "volume": "Volume", "image": "Image", "service": "Service"}
 
+_EVERY = 5.0  # seconds between two lines about one image's bytes
 _UNSAID = ("Pausing", "Unpausing")  # Compose tells only that it is done
 
 
@@ -64,11 +67,32 @@ class QuietRenderer:
         return None
 
 
+class _Image:
+    """An image on its way."""
+
+    __slots__ = ("layers", "pace", "told")
+
+    def __init__(self, now: float) -> None:
+        from kapelle.render.pace import Layer, Pace
+
+        self.told = now
+        self.layers: dict[str, Layer] = {}
+        self.pace = Pace()
+
+
 class PlainRenderer(QuietRenderer):
     """One line per change of state: ` Container demo-web-1  Creating`."""
 
-    def __init__(self, stream: TextIO, *, build_log: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        build_log: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(stream)
+        self._now = now
+        self._images: dict[str, _Image] = {}
         self.build_log = build_log or stream
         self._state: dict[tuple[str, str], str] = {}
         self._steps: dict[tuple[str, str], int] = {}
@@ -87,8 +111,12 @@ class PlainRenderer(QuietRenderer):
                 return
 
     def _progress(self, event: Progress) -> None:
+        if event.resource == "layer":
+            self._layer(event)
         if event.resource == "layer" or event.text in _UNSAID:
             return
+        if event.resource == "image" and event.state != "working":
+            self._images.pop(event.name, None)
         subject, text = (event.resource, event.name), f"{event.text} {event.details}".rstrip()
         if self._state.get(subject) == text:
             return  # a count of bytes went on
@@ -97,6 +125,26 @@ class PlainRenderer(QuietRenderer):
             text += f" ({event.because})"
         kind = KINDS.get(event.resource, event.resource)
         self.write(f" {kind} {event.name}  {text}\n")
+
+    def _layer(self, event: Progress) -> None:
+        """How far an image's layers are: told now and then, so that a log shows a long pull going on."""
+        from kapelle.render.pace import Layer, amount, sums
+
+        now = self._now()
+        image = self._images.setdefault(event.parent, _Image(now))
+        layer = image.layers.setdefault(event.name, Layer())
+        layer.current, layer.total = event.current, event.total
+        layer.text, layer.state = event.text, event.state
+        done, total = sums(image.layers.values())
+        pace = image.pace.told(done, total, now)
+        ahead = [(name, known, known.amount(now)) for name, known in image.layers.items() if known.moves]
+        if now - image.told < _EVERY or not ahead:
+            return
+        image.told = now
+        word = self._state.get(("image", event.parent), "Pulling")
+        lines = [f" Image {event.parent}  {word} {amount(done, total)}{pace}"]
+        lines += [f" {name}  {known.text} {words}" for name, known, words in ahead] if len(image.layers) > 1 else []
+        self.write("\n".join(lines) + "\n")
 
     def _build(self, event: BuildOutput) -> None:
         """As BuildKit's plain log: `#5 [web 2/4] RUN make`, `#5 0.123 a line`, `#5 DONE 0.3s`."""

@@ -10,8 +10,8 @@ import time
 
 from kapelle.events import BuildOutput, ContainerEvent, Event, LogLine, Notice, Progress
 from kapelle.light import TYPE_CHECKING, Any, TextIO
+from kapelle.render.pace import Layer, Pace, amount, sums
 from kapelle.render.plain import KINDS, notice_text
-from kapelle.render.words import size
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,14 +23,13 @@ _CODES = {"green": "32", "red": "31", "yellow": "33", "cyan": "36", "blue": "34"
 _PATIENCE = 0.15  # seconds before a live block is worth its cost
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PER_SECOND = 10
-_SAMPLE = 0.5  # seconds between two looks at how much has come
-_SAMPLES = 12  # looks that the pace is taken from
+_MOST_LAYERS = 6  # rows below an image
 
 
 class _Line:
     """What is known of one resource."""
 
-    __slots__ = ("because", "began", "build", "current", "details", "ended", "layers", "seen", "state", "text", "total")
+    __slots__ = ("because", "began", "build", "current", "details", "ended", "layers", "pace", "state", "text", "total")
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -41,21 +40,9 @@ class _Line:
         self.details = ""
         self.current = 0
         self.total = 0
-        self.layers: dict[str, tuple[int, int, str]] = {}  # bytes, of all, word
+        self.layers: dict[str, Layer] = {}
         self.build = ""  # the last line of a build
-        self.seen: list[tuple[float, int]] = []  # moments with the bytes that had come by then
-
-    def pace(self, now: int, total: int, moment: float) -> str:
-        """Bytes a second of the last moments, and the time left: " 12.3MB/s, 8s left"; "" while it can't be told."""
-        if not self.seen or moment - self.seen[-1][0] >= _SAMPLE:
-            self.seen = [*self.seen[-_SAMPLES:], (moment, now)]
-        first, bytes_then = self.seen[0]
-        gone = moment - first
-        if gone < _SAMPLE or now <= bytes_then:
-            return ""
-        rate = (now - bytes_then) / gone
-        left = (total - now) / rate if total > now else 0.0
-        return f" {size(rate)}/s" + (f", {clock(left)} left" if left else "")
+        self.pace = Pace()
 
 
 Piece = tuple[str, str]  # text, style
@@ -77,6 +64,7 @@ class TtyRenderer:
         self._settled = threading.Event()
         self._told: set[str] = set()
         self._began = time.monotonic()
+        self._pace = Pace()  # of all images together
 
     def emit(self, event: Event) -> None:
         with self._lock:
@@ -105,7 +93,9 @@ class TtyRenderer:
     def _progress(self, event: Progress) -> None:
         if event.resource == "layer":
             line = self._line(("image", event.parent))
-            line.layers[event.name] = (event.current, event.total, event.text)
+            layer = line.layers.setdefault(event.name, Layer())
+            layer.current, layer.total = event.current, event.total
+            layer.text, layer.state = event.text, event.state
         else:
             line = self._line((event.resource, event.name))
             if line.state != "working" and event.state == "working":
@@ -173,15 +163,41 @@ class TtyRenderer:
         """The heading and one row per resource; what goes on and the latest of the rest when there are too many."""
         lines = list(self._lines.items())
         done = sum(line.state != "working" for _, line in lines)
-        rows: list[list[Piece]] = [[(f"[+] {self.title} {done}/{len(lines)}", "bold")]]
+        heading = f"[+] {self.title} {done}/{len(lines)}"
+        rows: list[list[Piece]] = [[(heading, "bold"), (self._total()[: max(0, width - len(heading))], "dim")]]
         if len(lines) > height:
             working = [row for row in lines if row[1].state == "working"]
             rest = [row for row in lines if row[1].state != "working"]
             lines = [*rest[max(0, len(rest) - max(0, height - len(working))) :], *working][-height:]
         longest = max((len(_name(subject)) for subject, _ in lines), default=0)
+        room = height - len(lines)
         for subject, line in lines:
             rows.append(self._row(subject, line, min(longest, max(20, width - 30)), width))
+            below = self._layer_rows(line, width)[: max(0, min(room, _MOST_LAYERS))]
+            room -= len(below)
+            rows += below
         return rows
+
+    def _total(self) -> str:
+        """What has come of all images, where there is more than one."""
+        images = [line for line in self._lines.values() if line.layers]
+        if len(images) < 2 or all(line.state != "working" for line in images):
+            return ""
+        now, total = sums(layer for line in images for layer in line.layers.values())
+        return f"  {amount(now, total)}{self._pace.told(now, total, time.monotonic())}" if total else ""
+
+    def _layer_rows(self, line: _Line, width: int) -> list[list[Piece]]:
+        if line.state != "working" or len(line.layers) < 2:
+            return []  # of one layer the image's own row tells all
+        now = time.monotonic()
+        return [
+            _cropped(
+                [(f"     {name}  ", ""), (layer.text, "cyan"), (f" {self._bar(layer.current, layer.total)} ", "dim"),
+                 (layer.amount(now), "dim")],
+                width,
+            )
+            for name, layer in line.layers.items() if layer.moves
+        ]  # fmt: skip
 
     def _row(self, subject: tuple[str, str], line: _Line, longest: int, width: int) -> list[Piece]:
         now = time.monotonic()
@@ -206,12 +222,10 @@ class TtyRenderer:
 
     def _more(self, line: _Line) -> str:
         if line.state == "working" and line.layers:
-            now = sum(current for current, _, _ in line.layers.values())
-            total = sum(total for _, total, _ in line.layers.values())
-            words = f"{size(now)}/{size(total)}" if total else size(now)
-            return f"{self._bar(now, total)} {words}{line.pace(now, total, time.monotonic())}"
+            now, total = sums(line.layers.values())
+            return f"{self._bar(now, total)} {amount(now, total)}{line.pace.told(now, total, time.monotonic())}"
         if line.state == "working" and line.total:
-            return f"{self._bar(line.current, line.total)} {size(line.current)}/{size(line.total)}"
+            return f"{self._bar(line.current, line.total)} {amount(line.current, line.total)}"
         if line.state == "working" and line.build:
             return line.build
         if line.text == "Recreate" or (line.text == "Recreated" and line.because):
@@ -240,16 +254,6 @@ class TtyRenderer:
 
     def close(self) -> None:
         self.settle()
-
-
-def clock(seconds: float) -> str:
-    """A length of time in a progress line: 8s, 2m05s, 1h02m."""
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return f"{max(whole, 1)}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
 def _cropped(pieces: list[Piece], width: int) -> list[Piece]:

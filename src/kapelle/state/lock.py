@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+from collections.abc import Callable
 
 from kapelle.errors import StateError
 from kapelle.events import Emit, Notice
@@ -22,11 +23,20 @@ class ProjectLock:
     made or written.
     """
 
-    def __init__(self, paths: Paths, name: str, emit: Emit | None = None, command: str = "") -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        name: str,
+        emit: Emit | None = None,
+        command: str = "",
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """`then` is called as soon as the lock is had."""
         self._directory = paths.project(name)
         self._name = name
         self._emit = emit
         self._command = command
+        self._then = then
         self._fd = -1
 
     def __enter__(self) -> None:
@@ -41,6 +51,8 @@ class ProjectLock:
         try:
             _take(self._fd, self._name, self._emit)
             _sign(self._fd, self._command)
+            if self._then is not None:
+                self._then()
         except BaseException:
             os.close(self._fd)
             raise

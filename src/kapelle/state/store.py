@@ -9,6 +9,7 @@ from _thread import get_ident
 from kapelle.errors import StateError
 from kapelle.light import Any, jsontext
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 20  # to empty a folder that somebody still writes to
 
 
@@ -28,8 +29,11 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         ) from None
 
 
-def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) -> None:
-    """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2))."""
+def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600, over: bool = False) -> None:
+    """Replace `path` by `value` in one step. `sync` makes it survive a power cut (fsync(2)).
+
+    `over`: where the disk has no room for a second file, the first one's own room is written to.
+    """
     data = jsontext.dumps(value).encode()
     temporary = f"{path}.{os.getpid()}-{get_ident()}.tmp"  # threads may write the same file
     try:
@@ -48,7 +52,22 @@ def write_json(path: str, value: Any, *, sync: bool = False, mode: int = 0o600) 
             os.unlink(temporary)
         except OSError:
             pass
+        if over and e.errno in _NO_ROOM and _written_over(path, data):
+            return
         raise StateError(f"can't write {path}: {e.strerror}", hint="free some space or make it writable") from None
+
+
+def _written_over(path: str, data: bytes) -> bool:
+    """Write into a file's blocks, with spaces behind: one write(2), and no more room than it has."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            padded = data.ljust(os.fstat(fd).st_size)
+            return os.pwrite(fd, padded, 0) == len(padded)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
 
 
 def read_json(path: str) -> Any:
@@ -72,6 +91,18 @@ def names_in(directory: str) -> list[str]:
         return []
 
 
+def sweep(directory: str) -> None:
+    """Remove temporaries (NAME.PID….tmp) of processes that are gone."""
+    try:
+        names = [n for n in os.listdir(directory) if n.endswith(".tmp")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        maker = name.split(".")[-2].partition("-")[0]
+        if maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
+            remove_tree(f"{directory}/{name}")
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory with all below it, following no link; missing ones are no error.
 
@@ -90,6 +121,8 @@ def remove_tree(path: str) -> None:
             try:
                 os.rmdir(path)
                 return
+            except FileNotFoundError:
+                return  # somebody else removes it too
             except OSError as e:
                 if e.errno != errno.ENOTEMPTY or again == 1:
                     raise  # else: a keeper or supervisor has written its last word there this moment
@@ -105,11 +138,13 @@ def _empty(directory: int) -> None:
             try:
                 os.unlink(name, dir_fd=directory)
             except FileNotFoundError:
-                pass  # a temporary that has got its name this moment
+                pass  # a temporary that has got its name this moment, or somebody else removes it too
             continue
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=directory)
+        except FileNotFoundError:
+            continue
         except PermissionError:
             os.chmod(name, 0o700, dir_fd=directory)  # a directory of mode 000: only its owner gets here
             fd = os.open(name, flags, dir_fd=directory)
@@ -117,4 +152,7 @@ def _empty(directory: int) -> None:
             _empty(fd)
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=directory)
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            pass

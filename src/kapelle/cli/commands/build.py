@@ -73,9 +73,7 @@ def _build(context: Context, args: Args, project: Project, names: list[str]) -> 
         context.run_plan(builder.plan(), project)
     images = [project.image_of(s) for s in services]
     if args.quiet and not context.dry_run:
-        from kapelle.images.store import Store
-
-        store = Store(context.paths.images)
+        store = context.store()
         for found in map(store.find, images):
             context.stdout.write(f"{found.id}\n" if found is not None else "")
     if args.push and not context.dry_run:

@@ -21,7 +21,6 @@ FLAGS: tuple[Flag, ...] = ()
 def _save(context: Context, args: Args) -> int:
     from kapelle.cli import bundling
     from kapelle.images.bundle import write
-    from kapelle.images.store import Store
     from kapelle.plan import order
 
     if not args.rest:
@@ -34,7 +33,7 @@ def _save(context: Context, args: Args) -> int:
         context.go_offline()
     project = context.load(names).project
     services = order.needed(project, tuple(names), deps=not args.no_deps)
-    store = Store(context.paths.images)
+    store = context.store()
     with context.locked(project.name):
         _get_images(context, names, deps=not args.no_deps)
         if context.dry_run:

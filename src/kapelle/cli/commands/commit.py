@@ -27,7 +27,6 @@ def run(context: Context, args: Args) -> int:
         raise UsageError(f"requires 1 or 2 args, received {len(args.rest)}", hint="kap commit SERVICE [NAME[:TAG]]")
     from kapelle.cli.commands.export import one_of
     from kapelle.engines.native import client, commit
-    from kapelle.images.store import Store
 
     container = one_of(context, args.rest[0], args.index)
     name = args.rest[1] if len(args.rest) == 2 else ""
@@ -45,7 +44,7 @@ def run(context: Context, args: Args) -> int:
     try:
         image = commit.commit(
             context.paths,
-            Store(context.paths.images),
+            context.store(),
             container,
             name,
             author=args.author,

@@ -201,9 +201,8 @@ def _pin(context: Context, loaded: Loaded) -> None:
     from kapelle.images import reference
     from kapelle.images.mirrors import settings
     from kapelle.images.pull import pull
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     for service in (loaded.tree.get("services") or {}).values():
         name = service.get("image")
         if not name or "@" in name:

@@ -21,7 +21,7 @@ FLAGS = (
 def run(context: Context, args: Args) -> int:
     from kapelle.engines.native import doctor
 
-    report = doctor.examine(context.paths, context.environ.get("KAP_RUNG", ""))
+    report = doctor.examine(context.paths, context.environ.get("KAP_RUNG", ""), context.environ.get("KAP_OVERLAY", ""))
     if args.admin_script:
         context.stdout.write(doctor.admin_script(report))
     elif args.format == "json":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
-from kapelle.light import TYPE_CHECKING, Any
+from kapelle.light import TYPE_CHECKING, Any, BinaryIO
 from kapelle.render.words import rfc3339
 
 if TYPE_CHECKING:
@@ -61,25 +61,49 @@ def _lines(path: str, until: int | None) -> Iterator[bytes]:
 
     store.make_directory(os.path.dirname(path))
     notify = Inotify()
-    offset = 0
+    reading = _Reading(path)
     try:
         notify.add(os.path.dirname(path), IN_MODIFY | IN_CREATE)
         while True:
-            try:
-                with open(path, "rb") as f:
-                    f.seek(offset)
-                    data = f.read()
-            except FileNotFoundError:
-                data = b""
-            whole = data[: data.rfind(b"\n") + 1]
-            offset += len(whole)
-            yield from whole.splitlines()
+            yield from reading.lines()
             left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9)
             if left == 0.0 or not select.select([notify.fd], [], [], left)[0]:
                 return
             notify.read()
     finally:
         notify.close()
+
+
+class _Reading:
+    """The events file from its start (with the one before it), and on into the one that takes its place."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = self._open(f"{path}.1") or self._open(path)
+        self._rest = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """What has come since the last time."""
+        while True:
+            if self._file is None:
+                self._file = self._open(self._path)
+            if self._file is None:
+                return
+            data = self._rest + self._file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._rest = data[len(whole) :]
+            yield from whole.splitlines()
+            following = self._open(self._path)
+            if following is None or os.path.samestat(os.fstat(following.fileno()), os.fstat(self._file.fileno())):
+                return
+            self._file, self._rest = following, b""
+
+    @staticmethod
+    def _open(path: str) -> BinaryIO | None:
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            return None
 
 
 def _attributes(row: dict[str, Any]) -> dict[str, str]:

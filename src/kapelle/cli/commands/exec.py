@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from kapelle.cli import common
 from kapelle.cli.flags import Args, Flag
 from kapelle.errors import KapelleError, UsageError
 from kapelle.light import TYPE_CHECKING, signal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "exec"
 HELP = "run a command in a running container"
+DRY_RUN = "run a command in a container"
 ARGUMENTS = "SERVICE COMMAND [ARG...]"
 STOP_AT_FIRST_POSITIONAL = True
 FLAGS = (
@@ -37,6 +39,7 @@ def run(context: Context, args: Args) -> int:
         raise UsageError(f"requires at least 2 arg(s), only received {len(args.rest)}", hint="kap exec web sh")
     service, *command = args.rest
     from kapelle.engines.native import execution
+    from kapelle.linux.process import handle_of
 
     container = choose(context, service, args.index or 0)
     from kapelle.cli import terminal
@@ -68,7 +71,7 @@ def run(context: Context, args: Args) -> int:
     if tty:
         terminal.connect(process.terminal)
         return process.wait()
-    pidfd = os.pidfd_open(process.pid) if _exists(process.pid) else -1
+    pidfd = handle_of(process.pid)
 
     def pass_on(number: int, _frame: object) -> None:
         if pidfd >= 0:
@@ -82,10 +85,6 @@ def run(context: Context, args: Args) -> int:
     code = process.wait()
     streams.finish()
     return code
-
-
-def _exists(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
 
 
 def _variable(row: str, environ: Mapping[str, str]) -> str:
@@ -104,8 +103,7 @@ def choose(context: Context, service: str, index: int) -> Container:
     if alive:
         return alive[0]
     if not have:
-        known = sorted({c.service for c in records.containers(context.paths, project)})
-        raise KapelleError(f"no such service: {service}", details=(("known", ", ".join(known)),), code="KAP304")
+        common.check_services(context, (service,), records.containers(context.paths, project))
     raise KapelleError(
         f'service "{service}" is not running' + (f" container #{index}" if index else ""),
         hint=f"kap up -d {service}",

@@ -74,6 +74,10 @@ CODES: dict[str, tuple[str, str]] = {
     "KAP307": ("one name, several replicas", "container_name fixes the name of one container. Remove one of the two."),
     "KAP308": ("a volume", "It does not exist, or a container still uses it: remove that container first."),
     "KAP309": ("a network", "It exists already, does not exist, or containers are on it: remove those first."),
+    "KAP311": (
+        "too few open files",
+        "Each container needs some ten open files of the process that keeps it, and this user may not have so many.",
+    ),
     "KAP310": ("the supervisor refused", "The process that keeps a project's containers gave the reason shown."),
     "KAP315": ("nothing is called that", "No container, image, network or volume has that name or ID."),
     "KAP320": (
@@ -165,6 +169,11 @@ CODES: dict[str, tuple[str, str]] = {
         "the program use less; kap ps -a shows which containers ended so.",
     ),
     "KAP901": ("kept state", "What is kept between commands is damaged or can't be written; KAP_HOME moves it."),
+    "KAP905": (
+        "output not written",
+        "Standard output leads to a full disk (or to /dev/full): what the command did is done, what it had to say is "
+        "not all there.",
+    ),
     "KAP902": (
         "autostart",
         "The systemd unit that brings a project back at boot could not be written or enabled, or systemd does not run "

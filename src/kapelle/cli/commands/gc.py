@@ -19,5 +19,5 @@ def run(context: Context, args: Args) -> int:
     from kapelle.cli import pruning
 
     done = pruning.gc(context, cache=bool(args.cache), mounts=bool(args.cache))
-    pruning.tell(context, done, "Deleted Layers:")
+    pruning.tell(context, done, "Layers")
     return 0

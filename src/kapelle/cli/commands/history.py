@@ -25,10 +25,9 @@ FLAGS = (
 def run(context: Context, args: Args) -> int:
     common.exactly(args.rest, 1, "history IMAGE")
     from kapelle.cli import imagetables
-    from kapelle.images.store import Store
     from kapelle.render import tables, words
 
-    store = Store(context.paths.images)
+    store = context.store()
     image = store.find(args.rest[0])
     if image is None:
         raise ImageError(f"no such image: {args.rest[0]}", hint="kap image ls shows what is here", code="KAP502")

@@ -20,9 +20,8 @@ _HEADERS = {"ID": "IMAGE ID", "CreatedSince": "CREATED", "CreatedAt": "CREATED A
 
 
 def store_of(context: Context) -> Store:
-    from kapelle.images.store import Store
 
-    return Store(context.paths.images)
+    return context.store()
 
 
 def _ls(context: Context, args: Args) -> int:

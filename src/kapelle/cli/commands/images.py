@@ -92,9 +92,8 @@ def _finder(context: Context) -> Any:
     """Image ID -> Image; the fake engine keeps none."""
     if context.engine_name() != "native":
         return lambda _: None
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     known: dict[str, Image | None] = {}
 
     def find(identifier: str) -> Image | None:

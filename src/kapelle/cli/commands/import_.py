@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "import"
 HELP = "make an image of a tar archive of a file system"
+DRY_RUN = "make an image of an archive"
 ARGUMENTS = "FILE|- [NAME[:TAG]]"
 FLAGS = (
     Flag("--change", "-c", value="INSTRUCTION", repeat=True, help="Dockerfile instruction to apply (CMD, ENV, …)"),
@@ -27,12 +28,11 @@ def run(context: Context, args: Args) -> int:
         raise UsageError('"kap import" requires at least 1 argument', hint="kap import FILE [NAME[:TAG]]")
     from kapelle.engines.native import commit
     from kapelle.images import archive
-    from kapelle.images.store import Store
 
     source, name = args.rest[0], args.rest[1] if len(args.rest) == 2 else ""
     if "://" in source:
         raise UsageError(f"{source}: import takes a file or -", hint=f"curl -L {source} | kap import - NAME")
-    store = Store(context.paths.images)
+    store = context.store()
     try:
         stream: BinaryIO = sys.stdin.buffer if source == "-" else open(source, "rb")
     except OSError as e:

@@ -64,9 +64,8 @@ def _container(context: Context, name: str, size: bool) -> dict[str, Any] | None
     value = inspectedcontainer.inspected(found, intent, status, place, networks)
     if size:
         from kapelle.images import upkeep
-        from kapelle.images.store import Store
 
-        image = Store(context.paths.images).find(found.image_id)
+        image = context.store().find(found.image_id)
         written = upkeep.disk_usage(f"{context.paths.container_data(found.id)}/upper")
         value |= {"SizeRw": written, "SizeRootFs": written + (image.size if image else 0)}
     return value

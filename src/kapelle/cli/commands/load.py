@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 NAME = "load"
 HELP = "load images from an archive"
+DRY_RUN = "load images"
 ARGUMENTS = ""
 FLAGS = (
     Flag("--input", "-i", value="FILE", default="", help="archive or layout folder; default: standard input"),
@@ -24,13 +25,12 @@ def run(context: Context, args: Args) -> int:
     from kapelle.images import reference
     from kapelle.images.archive import load
     from kapelle.images.bundle.read import is_bundle, load_images, opened
-    from kapelle.images.store import Store
 
     if args.rest:
         raise UsageError(f"load takes no words, got {args.rest[0]}", hint=f"kap load -i {args.rest[0]}")
     if not args.input and sys.stdin.isatty():
         raise UsageError("requested load from stdin, but stdin is empty", hint="kap load -i FILE")
-    store = Store(context.paths.images)
+    store = context.store()
     emit = (lambda _: None) if args.quiet else context.emit
     if args.input and is_bundle(args.input):
         with opened(args.input) as bundle:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "login"
 HELP = "log in to a registry"
+DRY_RUN = "ask the registry and keep the login"
 ARGUMENTS = "[REGISTRY]"
 FLAGS = (
     Flag("--password", "-p", value="PASSWORD", default="", help="password or token (others can see it: better stdin)"),

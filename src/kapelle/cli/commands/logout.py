@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 NAME = "logout"
 HELP = "log out from a registry"
+DRY_RUN = "forget the login"
 ARGUMENTS = "[REGISTRY]"
 FLAGS = ()
 

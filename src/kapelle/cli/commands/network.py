@@ -159,7 +159,7 @@ def _create(context: Context, args: Args) -> int:
         ipam=tuple(pools),
         labels=tuple((k, v) for k, _, v in (row.partition("=") for row in args.label)),
     )
-    engine.perform(steps.CreateNetwork(network), Project("", "", (), ()), silent)
+    context.perform(steps.CreateNetwork(network), Project("", "", (), ()), silent)
     made = next((n for n in engine.networks() if n.name == name), None)
     context.stdout.write(f"{made.id if made else name}\n")
     return 0
@@ -183,7 +183,7 @@ def _rm(context: Context, args: Args) -> int:
             problem = f"network {name} has active endpoints: {used[network.name].name}"
         else:
             project = Project(network.project, "", (), ())
-            engine.perform(steps.RemoveNetwork(network.name), project, silent)
+            context.perform(steps.RemoveNetwork(network.name), project, silent)
         if problem:
             context.stderr.write(f"error: {problem} [KAP309]\n")
             code = 1
@@ -208,18 +208,18 @@ def remove(context: Context, names: Sequence[str]) -> None:
 
     owners = {n.name: n.project for n in context.reader().networks()}
     for name in names:
-        context.engine().perform(steps.RemoveNetwork(name), Project(owners.get(name, ""), "", (), ()), silent)
+        context.perform(steps.RemoveNetwork(name), Project(owners.get(name, ""), "", (), ()), silent)
 
 
 def _prune(context: Context, args: Args) -> int:
     doomed = unused(context)
-    if not args.force:
+    if not args.force and not context.dry_run:
         context.stdout.write("WARNING! This will remove all networks that no container uses.\n")
         if not common.confirmed(context, "Are you sure you want to continue?"):
             return 0
     remove(context, doomed)
     if doomed:
-        context.stdout.write("Deleted Networks:\n" + "".join(f"{n}\n" for n in doomed))
+        context.stdout.write(f"{common.deleted(context)} Networks:\n" + "".join(f"{n}\n" for n in doomed))
     return 0
 
 

@@ -38,8 +38,8 @@ def run(context: Context, args: Args) -> int:
             host = f"[{port.host_ip}]" if ":" in port.host_ip else port.host_ip or "0.0.0.0"
             context.stdout.write(f"{host}:{port.published}\n")
             return 0
-    known = ", ".join(f"{p.target}/{p.protocol}" for p in container.ports) or "none"
+    known = ", ".join(f"{p.target}/{p.protocol} -> {p.host_ip or '0.0.0.0'}:{p.published}" for p in container.ports)
     raise KapelleError(
-        f"no port {number}/{protocol} for container {container.name}: published ports: {known}",
-        hint=f'add "{number}" to ports: of {service}',
+        f"no port {number}/{protocol} for container {container.name}: published ports: {known or 'none'}",
+        hint="" if known else f'add "{number}" to ports: of {service}',
     )

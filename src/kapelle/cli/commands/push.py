@@ -58,9 +58,8 @@ def push_images(
 ) -> int:
     """Push each; with `told`, stdout has what `docker push` prints: digest and size of each tag."""
     from kapelle.images import reference
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     refs = [reference.parse(name) for name in names]
     if all_tags:
         wanted = {ref.name for ref in refs}

@@ -27,9 +27,8 @@ FLAGS = (
 
 def run(context: Context, args: Args) -> int:
     common.at_least(args.rest, 1, "rmi IMAGE")
-    from kapelle.images.store import Store
 
-    store = Store(context.paths.images)
+    store = context.store()
     code = 0
     for name in args.rest:
         try:

@@ -105,7 +105,9 @@ def run(context: Context, args: Args) -> int:
             context.stdout.write(f"{made.id}\n")
             return 0
         streams = _streams(create)
+        signals = _Signals(context, project, create)
         started = _start(context, project, create, streams)
+    signals.started()
     code = _attend(context, project, create, started, forward=bool(args.interactive))
     streams.finish()
     return code
@@ -128,6 +130,36 @@ def _streams(create: CreateContainer) -> Streams:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         return Streams(null, null, null)
     return Streams(0 if create.service.stdin_open else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+
+class _Signals:
+    """What ends other commands goes to the container, from the moment in which it may be running."""
+
+    def __init__(self, context: Context, project: Project, create: CreateContainer) -> None:
+        self._context = context
+        self._project = project
+        self._create = create
+        self._waiting: list[int] | None = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, self._came)
+
+    def started(self) -> None:
+        """The container runs: what came meanwhile is passed on."""
+        came, self._waiting = self._waiting or [], None
+        for number in came:
+            self._pass_on(number)
+
+    def _came(self, number: int, _frame: object) -> None:
+        if self._waiting is not None:
+            self._waiting.append(number)
+        else:
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        from kapelle.plan.steps import KillContainer
+
+        act = KillContainer(self._create.name, self._create.service.name, str(number))
+        self._context.engine().perform(act, self._project, _silent)
 
 
 def _start(context: Context, project: Project, create: CreateContainer, streams: Streams) -> object:
@@ -158,7 +190,7 @@ def _start(context: Context, project: Project, create: CreateContainer, streams:
 
 
 def _attend(context: Context, project: Project, create: CreateContainer, started: object, *, forward: bool) -> int:
-    """Wait for the end; its code is ours. Signals go to the container; a second Ctrl-C kills it."""
+    """Wait for the end; its code is ours."""
     engine = context.engine()
     if started is None:
         container = next(c for c in engine.observe(project.name).containers if c.name == create.name)
@@ -175,16 +207,6 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
     assert isinstance(started, Started)
     if started.terminal >= 0:
         terminal.connect(started.terminal, forward_input=forward)
-        return _code_of(context, project, started)
-
-    def pass_on(number: int, _frame: object) -> None:
-        from kapelle.plan.steps import KillContainer
-
-        name = signal.Signals(number).name
-        engine.perform(KillContainer(create.name, create.service.name, name), project, _silent)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, pass_on)
     return _code_of(context, project, started)
 
 

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 NAME = "save"
 HELP = "save images to an archive"
+DRY_RUN = "write an archive"
 ARGUMENTS = "IMAGE [IMAGE...]"
 FLAGS = (Flag("--output", "-o", value="FILE", default="", help="write to this file; default: standard output"),)
 
 
 def run(context: Context, args: Args) -> int:
     from kapelle.images.archive import save
-    from kapelle.images.store import Store
 
     if not args.rest:
         raise UsageError('"kap save" requires at least 1 argument', hint="kap save -o image.tar IMAGE")
-    store = Store(context.paths.images)
+    store = context.store()
     if not args.output:
         if sys.stdout.isatty():
             raise UsageError("cowardly refusing to save to a terminal", hint="use -o FILE or redirect")

@@ -23,12 +23,11 @@ FLAGS = (
 
 
 def run(context: Context, args: Args) -> int:
-    from kapelle.images.store import Store
 
     if args.offline:
         context.go_offline()
     word, *names = args.rest or ["ls"]
-    store = Store(context.paths.images)
+    store = context.store()
     if word == "build":
         return _build(context, names, store, quiet=bool(args.quiet))
     if word != "ls" or names:
@@ -88,6 +87,9 @@ def _build(context: Context, names: list[str], store: Store, *, quiet: bool) -> 
 
     if not names:
         raise UsageError('"kap standins build" needs a name', hint="kap standins build postgres:16 redis:7")
+    if context.dry_run:
+        context.stdout.write("".join(f"build {name}\n" for name in names))
+        return 0
     if quiet:
         context.quieten()
 

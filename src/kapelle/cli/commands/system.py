@@ -42,6 +42,8 @@ def _prune(context: Context, args: Args) -> int:
     from kapelle.cli import pruning
     from kapelle.render import words
 
+    if args.everything:
+        return _everything(context, args)
     lines = [
         "all stopped containers",
         "all networks not used by at least one container",
@@ -60,8 +62,22 @@ def _prune(context: Context, args: Args) -> int:
     done = pruning.images(context, everything=bool(args.all), filters=args.filter)
     pruning.tell(context, done, total=False)
     cache = pruning.gc(context, cache=True, mounts=bool(args.all))
-    pruning.tell(context, cache, "Deleted build cache objects:", total=False)
-    context.stdout.write(f"Total reclaimed space: {words.size(freed + done.freed + cache.freed, 4)}\n")
+    pruning.tell(context, cache, "build cache objects", total=False)
+    context.stdout.write(f"{common.reclaimed(context)}: {words.size(freed + done.freed + cache.freed, 4)}\n")
+    return 0
+
+
+def _everything(context: Context, args: Args) -> int:
+    from kapelle.cli import emptying
+
+    if not args.force and not context.dry_run:
+        context.stdout.write(
+            "WARNING! This will stop and remove all containers of all projects, all volumes with their data, all "
+            "networks and all images.\n"
+        )
+        if not common.confirmed(context, "Are you sure you want to continue?"):
+            return 0
+    emptying.remove_everything(context)
     return 0
 
 
@@ -82,11 +98,10 @@ def _containers(context: Context, filters: list[str]) -> int:
                     continue
                 freed += upkeep.disk_usage(f"{context.paths.container_data(c.id)}/upper")
                 gone.append(c.id)
-                if not context.dry_run:
-                    act = steps.RemoveContainer(c.name, c.service, "system prune", volumes=False)
-                    context.engine().perform(act, Project(project, "", (), ()), silent)
+                act = steps.RemoveContainer(c.name, c.service, "system prune", volumes=False)
+                context.perform(act, Project(project, "", (), ()), silent)
     if gone:
-        context.stdout.write("Deleted Containers:\n" + "".join(f"{i}\n" for i in gone) + "\n")
+        context.stdout.write(f"{common.deleted(context)} Containers:\n" + "".join(f"{i}\n" for i in gone) + "\n")
     return freed
 
 
@@ -94,10 +109,9 @@ def _networks(context: Context, filters: list[str]) -> None:
     from kapelle.cli.commands import network
 
     names = network.unused(context, [f for f in filters if f.startswith("label=")])
-    if not context.dry_run:
-        network.remove(context, names)
+    network.remove(context, names)
     if names:
-        context.stdout.write("Deleted Networks:\n" + "".join(f"{n}\n" for n in names) + "\n")
+        context.stdout.write(f"{common.deleted(context)} Networks:\n" + "".join(f"{n}\n" for n in names) + "\n")
 
 
 def _volumes(context: Context, filters: list[str]) -> int:
@@ -106,10 +120,9 @@ def _volumes(context: Context, filters: list[str]) -> int:
 
     names = volume.unused(context, [f for f in filters if f.startswith("label=")], everything=False)
     freed = sum(upkeep.disk_usage(context.paths.volume_data(n)) for n in names)
-    if not context.dry_run:
-        volume.remove(context, names)
+    volume.remove(context, names)
     if names:
-        context.stdout.write("Deleted Volumes:\n" + "".join(f"{n}\n" for n in names) + "\n")
+        context.stdout.write(f"{common.deleted(context)} Volumes:\n" + "".join(f"{n}\n" for n in names) + "\n")
     return freed
 
 
@@ -130,6 +143,7 @@ SUBCOMMANDS = {
         "remove stopped containers, unused networks and images, the build cache",
         (
             Flag("--all", "-a", help="images with a name, too, that no container uses"),
+            Flag("--everything", help="all projects, volumes and images, running or not: before uninstalling"),
             Flag("--filter", value="KEY=VALUE", repeat=True, help="only those that match (label=, until=)"),
             Flag("--force", "-f", help="do not ask"),
             Flag("--volumes", help="anonymous volumes, too"),

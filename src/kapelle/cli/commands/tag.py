@@ -19,10 +19,9 @@ FLAGS = ()
 def run(context: Context, args: Args) -> int:
     common.exactly(args.rest, 2, "tag IMAGE NAME[:TAG]")
     from kapelle.images import reference
-    from kapelle.images.store import Store
 
     source, name = args.rest
-    store = Store(context.paths.images)
+    store = context.store()
     image = store.find(source)
     if image is None:
         raise ImageError(f"no such image: {source}", hint="kap image ls shows what is here", code="KAP502")

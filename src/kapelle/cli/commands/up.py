@@ -58,7 +58,7 @@ def run(context: Context, args: Args) -> int:
     if args.require and context.engine_name() == "native":
         from kapelle.engines.native import rung
 
-        rung.require(args.require)
+        rung.require(args.require, later=("userns",))
     bundle = getattr(args, "from")
     if bundle:
         from kapelle.cli import bundling
@@ -73,6 +73,10 @@ def run(context: Context, args: Args) -> int:
     elif args.to:
         raise UsageError("--to belongs to --from", hint=f"kap up --from FILE --to {args.to}")
     project = context.load(args.rest).project
+    if args.require and context.engine_name() == "native":
+        from kapelle.engines.native import userns_choice
+
+        userns_choice.require(project.services, args.require, context.environ)
     if args.exit_code_from and project.service(args.exit_code_from) is None:
         raise UsageError(f"no such service: {args.exit_code_from}", hint="name a service after --exit-code-from")
     if attached:

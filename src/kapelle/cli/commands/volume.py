@@ -143,7 +143,7 @@ def _create(context: Context, args: Args) -> int:
     check_name(name, "volume")
     if all(v.name != name for v in context.reader().volumes()):
         volume = Volume("", name, args.driver, tuple(_pairs(args.opt)), labels=tuple(_pairs(args.label)))
-        context.engine().perform(steps.CreateVolume(volume), Project("", "", (), ()), silent)
+        context.perform(steps.CreateVolume(volume), Project("", "", (), ()), silent)
     context.stdout.write(f"{name}\n")
     return 0
 
@@ -186,7 +186,7 @@ def _rm(context: Context, args: Args) -> int:
         elif users.get(name):
             problem = f"remove {name}: volume is in use - [{', '.join(users[name])}]"
         else:
-            context.engine().perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
+            context.perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
         if problem:
             context.stderr.write(f"error: {problem} [KAP308]\n")
             code = 1
@@ -212,19 +212,19 @@ def remove(context: Context, names: Sequence[str]) -> None:
     from kapelle.plan import steps
 
     for name in names:
-        context.engine().perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
+        context.perform(steps.RemoveVolume(name), Project("", "", (), ()), silent)
 
 
 def _prune(context: Context, args: Args) -> int:
     doomed = unused(context, args.filter, everything=bool(args.all))
     what = "all unused" if args.all else "all unused anonymous"
-    if not args.force:
+    if not args.force and not context.dry_run:
         context.stdout.write(f"WARNING! This will remove {what} volumes.\n")
         if not common.confirmed(context, "Are you sure you want to continue?"):
             return 0
     remove(context, doomed)
     if doomed:
-        context.stdout.write("Deleted Volumes:\n" + "".join(f"{n}\n" for n in doomed))
+        context.stdout.write(f"{common.deleted(context)} Volumes:\n" + "".join(f"{n}\n" for n in doomed))
     return 0
 
 

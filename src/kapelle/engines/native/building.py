@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kapelle.engines.native.imagesource import ImageSource
 
 _TRUE = ("1", "true", "yes", "on")
+_PLACED = ("additional_contexts", "cache_from", "cache_to")
 _NETWORKS = ("", "default", "none", "host")
 
 
@@ -32,7 +33,7 @@ def perform(images: ImageSource, options: BuildOptions, project: Project | None,
     options = options._replace(push=lambda name: push(images, name, emit))
     with (
         images.store.using(),
-        BuildRunner(images.paths, offline=images.offline) as run,
+        BuildRunner(images.paths, images.environ, emit, offline=images.offline) as run,
     ):  # layers of steps have no image yet
         return builder.build(
             options,
@@ -97,6 +98,7 @@ def of_service(step: steps.BuildImage, project: Project, environ: Mapping[str, s
         no_cache_stages=tuple(n.lower() for n in build.no_cache_filter),
         allow=build.entitlements,
         directory=project.working_dir,
+        places={key: at for key in _PLACED if (at := _place(service, key)) is not None},
     )
 
 
@@ -132,12 +134,6 @@ def _contexts(service: Service, project: Project) -> tuple[tuple[str, str], ...]
                     where=_place(service, "additional_contexts"), code="KAP511",
                 )  # fmt: skip
             value = f"docker-image://{project.image_of(other)}"
-        elif value.startswith("oci-layout://"):
-            raise ImageError(
-                f"build.additional_contexts {name}: {value} can't be read as a context",
-                where=_place(service, "additional_contexts"), hint="load it (kap load) and use docker-image://NAME",
-                code="KAP511",
-            )  # fmt: skip
         found.append((name, value))
     return tuple(found)
 

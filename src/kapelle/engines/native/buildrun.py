@@ -6,13 +6,15 @@ import fcntl
 import os
 import select
 import time
+from collections.abc import Mapping
 from threading import Lock
 from types import TracebackType
 
-from kapelle.engines.native import client, limits, messages, removal
+from kapelle.engines.native import client, fuse, limits, messages, removal, stacking
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.launcher import APT_SETTING
 from kapelle.errors import EngineError
+from kapelle.events import Emit
 from kapelle.images.types import RunRequest
 from kapelle.light import Any
 from kapelle.linux import caps, fsops
@@ -86,9 +88,12 @@ def close_all() -> None:
 class BuildRunner:
     """A `Runner` (images.types): call it with a RunRequest. Its keeper lives from the first RUN to `__exit__`."""
 
-    def __init__(self, paths: Paths, *, offline: bool = False) -> None:
+    def __init__(self, paths: Paths, environ: Mapping[str, str], emit: Emit, *, offline: bool = False) -> None:
         """offline: a RUN has no network, whatever it asks for."""
         self.paths = paths
+        self.environ = environ
+        self.emit = emit
+        self.stacking = stacking.KERNEL
         self.offline = offline
         self.project = f"_build-{os.getpid()}-{os.urandom(3).hex()}"
         self.network = f"{self.project}_default"
@@ -137,6 +142,10 @@ class BuildRunner:
         for name in ("hosts", "resolv.conf", "hostname"):
             os.close(os.open(f"{directory}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         intent = self._intent(request, container_id, directory, f"{data}/merged")
+        if self.stacking == stacking.COPY:
+            intent["launch"]["upper"] = f"{data}/upper"
+            store.make_directory(f"{data}/upper", 0o755)
+        stacking.prepare(intent["launch"], self.stacking, data)
         store.write_json(f"{directory}/container.json", intent)
         store.write_json(f"{directory}/status.json", new_status())
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -159,8 +168,17 @@ class BuildRunner:
             os.close(out_read)
             os.close(err_read)
             _end(self.paths, self.project, container_id)
+            if self.stacking != stacking.KERNEL:
+                self._collect(request, intent["launch"])
             removal.remove_container(self.paths, self.project, intent, volumes=False)
             self._clean(request)
+
+    def _collect(self, request: RunRequest, launch: Mapping[str, Any]) -> None:
+        """The changes as the kernel's overlay would have left them."""
+        if self.stacking == stacking.FUSE:
+            fuse.settle(request.upper)
+        else:
+            stacking.changes(launch, request.upper)
 
     def _copy(self, streams: dict[int, str], request: RunRequest, container_id: str) -> None:
         poll = select.poll()
@@ -187,6 +205,7 @@ class BuildRunner:
                 raise EngineError("the build was interrupted")
             if self.started:
                 return
+            self.stacking = stacking.chosen(self.paths, self.environ, self.emit)
             self.started = True
             self._prepare()
 

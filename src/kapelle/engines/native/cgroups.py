@@ -53,10 +53,13 @@ class ProjectCgroups:
     def _make(self, container_id: str, parent: str, rows: list[limits.Setting], notes: list[Note]) -> dict[str, str]:
         """Controller → the container's new group."""
         groups: dict[str, str] = {}
-        for controller, base in self.own.items():
+        needed = {r.controller_v2 for r in rows if r.controller not in self.own}
+        for controller, base in sorted(self.own.items(), key=lambda row: row[0] == tree.UNIFIED):
             hierarchy = self.mounted[controller]
             if controller == tree.UNIFIED:
-                base = self._unified_base(base, {r.controller_v2 for r in rows if r.controller not in self.own})
+                if not needed and not parent and groups.keys() >= {"devices", "freezer"}:
+                    continue  # v1 does it all, and entering a v2 group takes the kernel milliseconds
+                base = self._unified_base(base, needed)
             folder = tree.below(base, hierarchy, parent)
             path = f"{folder}/{self._name(container_id)}"
             missing = list(tree.missing(folder))
@@ -70,7 +73,7 @@ class ProjectCgroups:
                 continue
             self.parents += reversed(missing)
             if controller == tree.UNIFIED and parent:
-                tree.hand_down(folder, hierarchy, {r.controller_v2 for r in rows if r.controller not in self.own})
+                tree.hand_down(folder, hierarchy, needed)
             groups[controller] = path
         if parent and not self.own:
             notes.append(("cgroup_parent", "there are no control groups here"))

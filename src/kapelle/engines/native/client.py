@@ -9,7 +9,7 @@ import sys
 import time
 from _thread import _count as _thread_count
 
-from kapelle.engines.native import messages
+from kapelle.engines.native import descriptors, messages
 from kapelle.errors import EngineError
 from kapelle.light import Any, jsontext, socket
 from kapelle.state import store
@@ -95,7 +95,7 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     door = os.stat(f"{run_dir}/socket")
     settings = {
         "project": project, "paths": list(paths), "strict": strict, "argv": [*argv, ""],
-        "door": [door.st_ino, door.st_mtime_ns],
+        "door": [door.st_ino, door.st_mtime_ns], "nofile": descriptors.given(),
     }  # fmt: skip
     environment = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH", "TZ") if k in os.environ}
     argv.append(jsontext.dumps(settings))

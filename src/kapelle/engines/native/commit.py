@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 
-from kapelle.engines.native import removal
+from kapelle.engines.native import removal, stacking
 from kapelle.errors import EngineError, ImageError
 from kapelle.images import tarwrite
 from kapelle.images.build import builder
@@ -74,10 +74,10 @@ def _recorded(
 
 def _layer(store: Store, intent: Mapping[str, Any]) -> str:
     launch = intent["launch"]
-    with store.new_layer() as place:
+    with store.new_layer() as place, tempfile.TemporaryDirectory(dir=place) as own:
         root = os.open(f"{place}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            Unpacker(root).run(Stream(tarwrite.layer(launch["upper"])))
+            Unpacker(root).run(Stream(tarwrite.layer(stacking.changes(launch, own))))
         finally:
             os.close(root)
         for target in _MADE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
-from kapelle.engines.native.keeper_files import exit_code, read_exit, write_exit
+from kapelle.engines.native.keeper_files import exit_code, make_room, read_exit, write_exit
 from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.tap import Tap
@@ -81,7 +82,7 @@ class Container:
 
     def save(self) -> None:
         try:
-            store.write_json(f"{self.directory}/status.json", self.status)
+            store.write_json(f"{self.directory}/status.json", self.status, over=True)
         except KapelleError:
             pass  # the disk is full, or the container was removed: facts stay in the kernel and the exit file
         self.supervisor.changed(self)
@@ -107,7 +108,9 @@ class Container:
         except KapelleError as e:
             self._start_failed({"error": e.what, "code": 128, "details": e.details, "hint": e.hint, "kap": e.code})
         except OSError as e:
-            self._start_failed({"error": f"{e.strerror} {e.filename or ''}".strip(), "code": 128})
+            from kapelle.engines.native.supervisor import error_words
+
+            self._start_failed({"error": error_words(e), "code": 128})
 
     def _launch(self, given: list[int], size: Any) -> None:
         run = int(self.status["run"]) + 1
@@ -115,6 +118,7 @@ class Container:
         self._write_files(())
         supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
         self._watch_log()
+        make_room(f"{self.directory}/exit")
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
         spec["rung"] = supervisor.rung
@@ -149,7 +153,7 @@ class Container:
         self.sync = ours
         self.status.update(run=run, pid=pid, start_time=process.start_time(pid), boot=supervisor.boot)
         # Before it can run: a successor must know of it, should we die between here and its exec.
-        store.write_json(f"{self.directory}/status.json", self.status)
+        store.write_json(f"{self.directory}/status.json", self.status, over=True)
         self.pidfd = os.pidfd_open(pid)
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)
@@ -253,6 +257,10 @@ class Container:
                 # It may have ended by itself; then its own message, which follows, says more.
                 self.start_error = {"error": f"network: {e.strerror} {e.filename or ''}".strip(), "code": 128}
                 self.signal(signal.SIGKILL)
+        elif message.get("at") == "fuse" and fds:
+            from kapelle.engines.native import fuse
+
+            fuse.serve(fds[0], self.intent["launch"])
         elif message.get("at") == "note":
             self.notes.append((str(message["key"]), str(message["text"])))
         elif message.get("at") == "terminal" and fds:
@@ -283,7 +291,7 @@ class Container:
             return
         netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            endpoints, ports = self.supervisor.attach(self, netns)
+            endpoints, ports = self.supervisor.networks.attach(self, netns)
         finally:
             os.close(netns)
         self.status["networks"] = [list(e) for e in endpoints]
@@ -300,7 +308,7 @@ class Container:
             resolv = ""
         if own_net:
             resolv = hosts.resolv_conf(tuple(self.intent["dns_search"]), tuple(self.intent["dns_opt"]), resolv)
-        gateway = self.supervisor.host_gateway() if own_net else "127.0.0.1"
+        gateway = self.supervisor.networks.host_gateway() if own_net else "127.0.0.1"
         extra = hosts.extra_hosts(self.intent["extra_hosts"], gateway)
         hostname = launch["hostname"]
         for name, text in (
@@ -336,7 +344,7 @@ class Container:
             self.status["health"] = ""
         self.save()
         self.supervisor.event(self, "start")
-        warnings = self.supervisor.warnings()
+        warnings = self.supervisor.networks.warnings()
         self._answer_start({"ok": True, "status": self.status, "notes": self.notes, "warnings": warnings})
 
     def _start_failed(self, error: dict[str, Any]) -> None:
@@ -369,6 +377,7 @@ class Container:
     def _writer(self) -> Writer:
         if self.logs is None:
             self.logs = open_writer(f"{self.directory}/log", self.intent["logging"])
+            self.logs.writing = self.supervisor.intake.writing
         return self.logs
 
     def _reader(self, stream: str, fd: int) -> Callable[[int], None]:
@@ -379,19 +388,27 @@ class Container:
 
     def _read(self, stream: str, fd: int) -> bool:
         """One read; True when there was something."""
+        intake = self.supervisor.intake
         try:
-            data = os.read(fd, _READ)
+            writer = self._writer()
+        except (OSError, KapelleError):
+            return self._lose(fd)
+        try:
+            data = intake.take(fd, self.id, stream, writer.pending[stream])
         except BlockingIOError:
             return False
         except OSError:  # EIO: the last process on a terminal is gone
             self.supervisor.loop.remove(fd)
             return False
+        try:
+            if data:
+                writer.feed(stream, data, time.time_ns())
+        except OSError as e:
+            self.supervisor.lost_output(self, e)
+        finally:
+            intake.done()
         if not data:
             return False
-        try:  # first of all: what is read and not yet written is lost with us
-            self._writer().feed(stream, data, time.time_ns())
-        except OSError:
-            self.supervisor.lost_output(self)
         if self.taps:
             self.taps = [t for t in self.taps if not t[0].closed]
             for out, err in self.taps:
@@ -400,6 +417,19 @@ class Container:
             self.log_watch.feed(stream, data)
         return True
 
+    def _lose(self, fd: int) -> bool:
+        """There is no room for a log at all: the program goes on all the same."""
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.supervisor.loop.remove(fd)
+            return False
+        if data:
+            self.supervisor.lost_output(self, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        return bool(data)
+
     def _drain(self) -> None:
         for stream, fd in self.pipes.items():
             while self._read(stream, fd):
@@ -407,12 +437,20 @@ class Container:
         if self.terminal >= 0 and not self.terminal_given:
             while self._read("stdout", self.terminal):
                 pass
-        if self.logs is not None:
-            for stream in ("stdout", "stderr"):
-                try:
-                    self.logs.flush(stream)
-                except OSError:
-                    pass
+        self._flush()
+
+    def _flush(self) -> None:
+        """What waits for its line end is written without: no more comes."""
+        try:
+            writer = self._writer() if os.path.isdir(f"{self.directory}/log") else None
+            for stream in ("stdout", "stderr") if writer is not None else ():
+                if writer is not None and writer.pending[stream]:
+                    self.supervisor.intake.ending(self.id, stream, writer.pending[stream])
+                    writer.flush(stream)
+        except (OSError, KapelleError) as e:
+            self.supervisor.lost_output(self, e)
+        finally:
+            self.supervisor.intake.done()
 
     # ---- end -----------------------------------------------------------------------------------------------
 
@@ -423,11 +461,11 @@ class Container:
         """The process is a zombie or reaped: the keeper's message comes, or its exit file, or the kernel tells."""
         self.supervisor.loop.remove(self.pidfd)
         self.exit_looks = 0
-        self._look_for_exit()
+        self._look_for_exit(self.pid)
 
-    def _look_for_exit(self) -> None:
-        if self.pidfd < 0:
-            return  # told meanwhile
+    def _look_for_exit(self, pid: int) -> None:
+        if self.pidfd < 0 or self.pid != pid:
+            return  # told meanwhile, and perhaps started again
         found = read_exit(f"{self.directory}/exit", self.pid)
         if found is None:
             # Not the keeper's child any more (it was killed): the kernel tells, before or after init has reaped it.
@@ -443,7 +481,7 @@ class Container:
             self._ended(*found)
             return
         self.exit_looks += 1
-        self.supervisor.loop.later(_EXIT_POLL, self._look_for_exit)
+        self.supervisor.loop.later(_EXIT_POLL, lambda: self._look_for_exit(pid))
 
     def _ended(self, wait_status: int, when_ns: int) -> None:
         if self.pidfd < 0:
@@ -467,7 +505,7 @@ class Container:
         oom = self.supervisor.cgroups.oom_killed(self.id)
         peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
-        ran = when_ns / 1e9 - float(self.status["started"] or when_ns / 1e9)
+        ran = process.age(int(self.status["start_time"])) if self.status["started"] else 0.0
         self.status.update(
             status="exited", exit_code=code, finished=when_ns / 1e9, pid=0, oom=oom, memory_peak=peak, health_pid=0
         )
@@ -533,7 +571,7 @@ class Container:
         self.taps.clear()
         self.terminal_given = False
         self.supervisor.volumes.release(self.id)
-        self.supervisor.detach(self)
+        self.supervisor.networks.detach(self)
         self.supervisor.cgroups.remove(self.id)
         self.status["ports"] = []
 
@@ -563,7 +601,7 @@ class Container:
             return
         if self.state == "paused":
             self.unpause()
-        age = time.time() - float(self.status["started"])
+        age = process.age(int(self.status["start_time"]))
         deaf = not strict and timeout != 0 and self.sync is None and age > _SETTLED and self._deaf(number)
         if timeout == 0 or deaf:
             self.status["killed"] = "deaf" if deaf else ""
@@ -572,12 +610,13 @@ class Container:
         self.signal(number)
         if not strict and age <= _SETTLED:
             # It has just started and may be about to catch the signal: look again when it has had its time.
-            self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number))
+            pid = self.pid
+            self.supervisor.loop.later(_SETTLED, lambda: self._kill_if_deaf(number, pid))
         if timeout > 0 and self.kill_timer is None:
             self.kill_timer = self.supervisor.loop.later(timeout, self._kill)
 
-    def _kill_if_deaf(self, number: int) -> None:
-        if self.pidfd >= 0 and self._deaf(number):
+    def _kill_if_deaf(self, number: int, pid: int) -> None:
+        if self.pidfd >= 0 and self.pid == pid and self._deaf(number):
             self.status["killed"] = "deaf"
             self.signal(signal.SIGKILL)
 
@@ -645,7 +684,7 @@ class Container:
             try:
                 netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    self.supervisor.attach(self, netns)
+                    self.supervisor.networks.attach(self, netns)
                 finally:
                     os.close(netns)
             except (OSError, KapelleError):

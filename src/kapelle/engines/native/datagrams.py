@@ -16,8 +16,8 @@ _FLOWS = 1024
 _IDLE = 60.0  # seconds without a packet after which a flow is forgotten
 _ETHERNET = 14
 _IP = struct.Struct("!BBHHHBBH4s4s")
-_UDP = struct.Struct("!HHHH")
-_ECHO = struct.Struct("!BBHHH")
+UDP = struct.Struct("!HHHH")
+ECHO = struct.Struct("!BBHHH")
 _DONT_FRAGMENT, _FRAGMENT = 0x4000, 0x3FFF
 ECHO_REQUEST = 8
 
@@ -45,12 +45,12 @@ def parse(packet: bytes) -> Packet | None:
     if len(body) < 8:
         return None
     if protocol == socket.IPPROTO_UDP:
-        sport, dport, length, _ = _UDP.unpack_from(body)
+        sport, dport, length, _ = UDP.unpack_from(body)
         if not 8 <= length <= len(body):
             return None
         return Packet(protocol, source, destination, sport, dport, body[8:length])
     if protocol == socket.IPPROTO_ICMP and body[0] == ECHO_REQUEST:
-        return Packet(protocol, source, destination, _ECHO.unpack_from(body)[3], 0, body)
+        return Packet(protocol, source, destination, ECHO.unpack_from(body)[3], 0, body)
     return None
 
 
@@ -62,7 +62,7 @@ def build(protocol: int, source: bytes, destination: bytes, body: bytes) -> byte
 
 def udp(sport: int, dport: int, payload: bytes) -> bytes:
     """A UDP datagram without a checksum, as IPv4 allows."""
-    return _UDP.pack(sport, dport, 8 + len(payload), 0) + payload
+    return UDP.pack(sport, dport, 8 + len(payload), 0) + payload
 
 
 def checksum(data: bytes) -> int:
@@ -73,6 +73,28 @@ def checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def answer(asked: Packet, data: bytes) -> bytes:
+    """The packet that brings `data` back to who sent `asked`."""
+    if asked.protocol == socket.IPPROTO_UDP:
+        body = udp(asked.dport, asked.sport, data)
+    else:  # the kernel has given it an identifier of its own
+        kind, code, _, _, sequence = ECHO.unpack_from(data.ljust(8, b"\0"))
+        blank = ECHO.pack(kind, code, 0, asked.sport, sequence) + data[8:]
+        body = blank[:2] + struct.pack("!H", checksum(blank)) + blank[4:]
+    return build(asked.protocol, asked.destination, asked.source, body)
+
+
+class Family(NamedTuple):
+    """How packets of an address family are read and written."""
+
+    number: int
+    parse: Callable[[bytes], Packet | None]
+    answer: Callable[[Packet, bytes], bytes]
+
+
+IPV4 = Family(socket.AF_INET, parse, answer)
 
 
 class _Flow:
@@ -87,12 +109,20 @@ class _Flow:
 class Datagrams:
     """Serves one packet socket. It stays its owner's; `close` ends the flows."""
 
-    def __init__(self, loop: Loop, wire: socket.socket, frame_head: bytes, outside: Callable[[bytes], str]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        wire: socket.socket,
+        frame_head: bytes,
+        outside: Callable[[bytes], str],
+        family: Family = IPV4,
+    ) -> None:
         """`frame_head`: the Ethernet header of answers. `outside`: a wanted destination → where to send, "" nowhere."""
         self._loop = loop
         self._wire = wire
         self._head = frame_head
         self._outside = outside
+        self._family = family
         self._flows: dict[tuple[int, bytes, int, bytes, int], _Flow] = {}
         wire.setblocking(False)
         loop.add(wire.fileno(), self._sent)
@@ -106,7 +136,7 @@ class Datagrams:
                 return
             if address[2] == socket.PACKET_OUTGOING:
                 continue
-            packet = parse(frame[_ETHERNET:])
+            packet = self._family.parse(frame[_ETHERNET:])
             if packet is None:
                 continue
             key = (packet.protocol, packet.source, packet.sport, packet.destination, packet.dport)
@@ -126,7 +156,7 @@ class Datagrams:
             self._drop(min(self._flows, key=self._last))
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
-            sock = socket.socket(socket.AF_INET, kind, packet.protocol)
+            sock = socket.socket(self._family.number, kind, packet.protocol)
         except OSError:  # echo requests are not everybody's (net.ipv4.ping_group_range)
             return None
         try:
@@ -149,14 +179,8 @@ class Datagrams:
             except OSError:
                 return
             flow.last = time.monotonic()
-            if asked.protocol == socket.IPPROTO_UDP:
-                body = udp(asked.dport, asked.sport, data)
-            else:  # the kernel has given it an identifier of its own
-                kind, code, _, _, sequence = _ECHO.unpack_from(data.ljust(8, b"\0"))
-                blank = _ECHO.pack(kind, code, 0, asked.sport, sequence) + data[8:]
-                body = blank[:2] + struct.pack("!H", checksum(blank)) + blank[4:]
             try:
-                self._wire.send(self._head + build(asked.protocol, asked.destination, asked.source, body))
+                self._wire.send(self._head + self._family.answer(asked, data))
             except OSError:
                 continue
 

@@ -14,7 +14,9 @@ from kapelle.engines.native import cgroup_tree as tree
 from kapelle.light import Any, NamedTuple
 
 ANY = -1
-_SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", "log"))  # of /dev: a container has its own
+_SKIPPED = frozenset(  # of /dev: a container has its own
+    ("pts", "shm", "fd", "mqueue", "console", "log", "stdin", "stdout", "stderr", "ptmx")
+)
 
 
 class Rule(NamedTuple):
@@ -70,7 +72,11 @@ def nodes(source: str, target: str) -> Iterator[Node]:
     info = os.stat(source)
     if stat.S_ISDIR(info.st_mode):
         for name in sorted(os.listdir(source)):
-            if name not in _SKIPPED and not name.startswith((".lxc", ".udev")):
+            if (
+                name not in _SKIPPED
+                and not name.startswith((".lxc", ".udev"))
+                and not os.path.islink(f"{source}/{name}")
+            ):
                 try:
                     yield from nodes(f"{source}/{name}", f"{target}/{name}")
                 except OSError:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
 from collections.abc import Callable
 
-from kapelle.engines.native import cgroup_tree, rung
+from kapelle.engines.native import cgroup_tree, fuse, rung, stacking, userns_choice
 from kapelle.light import NamedTuple
-from kapelle.linux import fsops, nft, route, seccomp
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
+from kapelle.linux import nft, process, route, seccomp
 from kapelle.state.paths import Paths
 
 
@@ -29,13 +28,13 @@ class Report(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def examine(paths: Paths, wanted: str = "") -> Report:
-    """Try everything. `wanted`: KAP_RUNG. Leaves nothing behind."""
+def examine(paths: Paths, wanted: str = "", overlay: str = "") -> Report:
+    """Try everything. `wanted`: KAP_RUNG; `overlay`: KAP_OVERLAY. Leaves nothing behind."""
     told = _in_child(lambda: rung.enter(wanted))
     found = [
         _namespaces(told),
         _subordinate_ids(told),
-        _overlay(paths, wanted),
+        _overlay(paths, wanted, overlay),
         _filter(wanted),
         _firewall(wanted),
         _ports(),
@@ -43,6 +42,8 @@ def examine(paths: Paths, wanted: str = "") -> Report:
         _kernel(),
         _tun(),
     ]
+    if told == "R1":
+        found.insert(2, _own_namespaces(paths))
     return Report(told if told in rung.WORDS else "", tuple(found))
 
 
@@ -132,6 +133,19 @@ def _subordinate_ids(told: str) -> Finding:
     return Finding(name, False, seen, lost, " && ".join(commands), "user: of a service, where its image allows it")
 
 
+def _own_namespaces(paths: Paths) -> Finding:
+    """`userns_mode: private`, for root only."""
+    name = "own user namespaces"
+    ids = userns_choice.available()
+    refused = userns_choice.refusals([paths.data], set(), ids)
+    if not refused:
+        return Finding(name, True, f"userns_mode: private maps {ids.size} ids from {ids.uids} on")
+    lost = "userns_mode: private"
+    return Finding(
+        name, False, refused[0][1], lost, user="KAP_HOME=FOLDER on a file system that can (ext4, xfs, btrfs)"
+    )
+
+
 def _free_ids() -> int:
     """The first id behind all ranges that are given."""
     last = 100000
@@ -154,34 +168,35 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _overlay(paths: Paths, wanted: str) -> Finding:
+def _overlay(paths: Paths, wanted: str, forced: str) -> Finding:
     place = paths.data
     while not os.path.isdir(place):
         place = os.path.dirname(place)
-    try:
-        folder = tempfile.mkdtemp(prefix=".kapelle-doctor-", dir=place)
-    except OSError as e:
-        return Finding("storage", False, f"{place}: {e.strerror}", "images and containers", user="KAP_HOME=FOLDER")
-    dirs = [f"{folder}/{name}" for name in ("lower", "upper", "work", "merged")]
-    for made in dirs:
-        os.mkdir(made)
-    try:
-        user = os.geteuid() != 0
 
-        def stack() -> None:
-            fsops.mount_overlay(fsops.Overlay((dirs[0],), dirs[1], dirs[2], dirs[3], userxattr=user))
+    def find() -> str:
+        if not rung.enter(wanted):
+            return "!no user namespace"
+        return " ".join(stacking.find(paths))
 
-        error = _on_rung(wanted, stack)
-    finally:
-        from kapelle.state.store import remove_tree
-
-        remove_tree(folder)
-    if not error:
+    how, _, why = _in_child(find).partition(" ")
+    if how not in (stacking.KERNEL, stacking.FUSE, stacking.COPY):
+        seen = f"{place}: {how.lstrip('!')} {why}".rstrip()
+        return Finding("storage", False, seen, "images and containers", user="KAP_HOME=FOLDER")
+    if forced in (stacking.FUSE, stacking.COPY):
+        lacking = fuse.missing() if forced == stacking.FUSE else ""
+        seen = f"{place}, by KAP_OVERLAY={forced}; {why or 'overlay works'}"
+        if lacking:
+            return Finding("storage", False, f"{seen}; {lacking}", "containers' file systems", user="KAP_OVERLAY=copy")
+        return Finding("storage", True, seen)
+    if how == stacking.KERNEL:
         return Finding("storage", True, f"overlay on {place}")
-    return Finding(
-        "storage", False, f"overlay on {place}: {error}", "containers' file systems",
-        "modprobe overlay", "KAP_HOME=FOLDER on a file system of another kind (ext4, xfs, tmpfs)",
-    )  # fmt: skip
+    elsewhere = "KAP_HOME=FOLDER on a file system of another kind (ext4, xfs, tmpfs)"
+    if how == stacking.FUSE:
+        seen = f"fuse-overlayfs on {place}; {why}"
+        return Finding("storage", False, seen, "speed: files are passed by a program", "modprobe overlay", elsewhere)
+    mend = "chmod 666 /dev/fuse" if fuse.program() else "apt-get install -y fuse-overlayfs"
+    lost = "time and space: each container has a copy of its image"
+    return Finding("storage", False, f"copies on {place}; {why}", lost, f"modprobe overlay || {mend}", elsewhere)
 
 
 def _filter(wanted: str) -> Finding:
@@ -240,10 +255,8 @@ def _has_systemd() -> bool:
 
 
 def _kernel() -> Finding:
-    release = os.uname().release
-    numbers = tuple(int(n) for n in release.split("-")[0].split(".")[:2] if n.isdigit())
-    ok = numbers >= (5, 12)
-    return Finding("kernel", ok, release, "" if ok else "containers: 5.12 or newer is needed")
+    ok = process.kernel() >= (5, 12)
+    return Finding("kernel", ok, os.uname().release, "" if ok else "containers: 5.12 or newer is needed")
 
 
 def _tun() -> Finding:

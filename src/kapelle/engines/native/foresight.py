@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from kapelle.engines.native import (
     address_checks,
@@ -14,6 +14,7 @@ from kapelle.engines.native import (
     mode_checks,
     network_options,
     security,
+    userns_choice,
 )
 from kapelle.errors import EngineError, KapelleError
 from kapelle.model.project import Project
@@ -33,6 +34,7 @@ def refused(service: Service, project: Project, environ: Mapping[str, str]) -> l
             found.append(EngineError(text, where=service.where.get("stop_signal"), hint=e.hint, code="KAP321"))
     found += limit_checks.mistakes(service, limit_checks.Machine.here())
     found += mode_checks.mistakes(service)
+    found += userns_choice.mistakes(service, project, environ)
     found += address_checks.mistakes(service, project)
     found += security.mistakes(service, project.working_dir)
     found += given_devices.given(service, environ)[1]
@@ -53,13 +55,13 @@ def not_honoured(service: Service) -> Iterator[KapelleError]:
         yield _told(service, key, why)
 
 
-def foresee(project: Project, services: Iterable[Service], environ: Mapping[str, str]) -> Iterator[KapelleError]:
+def not_honoured_of(project: Project) -> Iterator[KapelleError]:
+    """The same of a whole project, with its networks."""
     for network in project.networks:
         for key, why in network_options.not_honoured(network):
             text = f'network "{network.key}": {key} is not honoured: {why}'
             yield EngineError(text, where=network.where, hint=f"remove {key}", code="KAP320")
-    for service in services:
-        yield from refused(service, project, environ)
+    for service in project.services:
         yield from not_honoured(service)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kapelle.engines.native.supervisor import Supervisor
 
 _OUTPUT = 4096  # bytes kept of a probe's output, as Docker
+_LAST_MOMENT = 0.1  # seconds
 _KEPT = 5  # probes kept in the status
 
 
@@ -188,8 +189,12 @@ class Health:
         output = self.start_error.encode() or self.output
         if self.timed_out:
             code, output = -1, self._exceeded()
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not self.timed_out
         self._close()
-        self._done(code, output)
+        if killed:  # as the kernel does when the container ends, whose own end is told a moment later
+            self.timer = self.supervisor.loop.later(_LAST_MOMENT, lambda: self._done(code, output))
+        else:
+            self._done(code, output)
 
     def _close(self) -> None:
         self.probe = 0

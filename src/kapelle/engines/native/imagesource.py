@@ -6,6 +6,7 @@ import os
 from _thread import LockType, allocate_lock  # threading itself is not needed here
 from collections.abc import Iterable, Mapping
 
+from kapelle.errors import ImageError
 from kapelle.events import Emit, Event, Notice, Progress
 from kapelle.images import offline
 from kapelle.images.store import Store
@@ -123,6 +124,17 @@ class ImageSource:
         if policy != "never" and self.stand_ins(project) and available(reference, self.environ):
             return provide(reference, self.store, None, emit, environ=self.environ)
         raise offline.missing([reference])
+
+    def tell_how_many(self, e: ImageError, reference: str, project: Project) -> None:
+        """Complete a pull's error by what the project has and has not, where a registry failed us (E7)."""
+        if e.code != "KAP501":
+            return
+        wanted = {s.image for s in project.services if s.image and s.build is None}
+        gone = [name for name in wanted if self.store.find(name) is None]
+        if reference in wanted and reference not in gone:
+            e.hint = f"carry on with what is here: kap up --offline, or {e.hint}" if e.hint else "kap up --offline"
+        elif len(wanted) > 1 and gone:
+            e.what += f" ({len(gone)} of {len(wanted)} images {'is' if len(gone) == 1 else 'are'} missing)"
 
     def require_here(self, wanted: Iterable[steps.Step], project: Project) -> None:
         """While offline: all images that a plan would pull and that can't be had, told together."""

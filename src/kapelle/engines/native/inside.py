@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 
-from kapelle.engines.native import rung
+from kapelle.engines.native import fuse, stacking, userns
 from kapelle.errors import EngineError, KapelleError
 from kapelle.light import Any, BinaryIO
 from kapelle.linux import fsops, process
@@ -91,15 +91,16 @@ def _enter(container: Container, intent: dict[str, Any]) -> None:
         pidfd = os.pidfd_open(container.pid)
         ns.setns(pidfd, ns.CLONE_NEWNS)
         os.chdir("/")
+        if userns.ids_of(intent["launch"]) is not None:  # ids as the container has them
+            userns.enter(pidfd)
+            process.prctl(process.PR_SET_DUMPABLE, 0)
         os.umask(0)
         return
     launch = intent["launch"]
+    served = fuse.stand_by(launch) if launch.get("stacking") == stacking.FUSE else None
     ns.unshare(ns.CLONE_NEWNS)
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    user = rung.current() != "R1"
-    fsops.mount_overlay(
-        fsops.Overlay(tuple(launch["lowers"]), launch["upper"], launch["work"], launch["merged"], userxattr=user)
-    )
+    stacking.mount(launch, served)
     binds = [
         fsops.Bind(row["source"], row["target"], row.get("read_only", False))
         for row in launch["mounts"]

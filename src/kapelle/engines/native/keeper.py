@@ -22,7 +22,7 @@ import select
 import sys
 import time
 
-from kapelle.engines.native import launcher, messages, rung
+from kapelle.engines.native import descriptors, launcher, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
 from kapelle.light import Any, NoReturn, jsontext, signal, socket
 from kapelle.linux import namespaces as ns
@@ -46,6 +46,7 @@ def main() -> None:
 def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
     """Keep a project until its supervisor says quit. `fds`: descriptors held by name, "listen" among them."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    descriptors.raise_limit()
     Keeper(settings, fds).run()
 
 
@@ -232,6 +233,8 @@ class Keeper:
         spec_fd, sync_fd, *stdio = fds
         sync = socket.socket(fileno=sync_fd)
         spec = jsontext.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))
+        soft, hard = self.settings.get("nofile") or descriptors.given()
+        spec["nofile"] = soft, hard
         if message["op"] == "join":
             launcher.join(spec, sync, stdio, pidfd)
         launcher.launch(spec, sync, stdio)

@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from kapelle.engines.native import devices, mapping, messages, users
+from kapelle.engines.native import descriptors, devices, fuse, mapping, messages, userns, users
 from kapelle.light import Any, NoReturn, signal, socket
 from kapelle.linux import caps, fsops, idmap, libc, process, rlimits, seccomp
 from kapelle.linux import mount as m
@@ -111,23 +111,32 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
             _join_namespace(int(mode[4:]), name, flag)
         elif mode not in ("own", "none", "host"):
             raise LaunchError(f"there is no {name} namespace {mode}")
+    device = fuse.open_device() if spec.get("stacking") == "fuse" else -1
     for path in spec["cgroups"]:
         _enter_cgroup(path, sync)
     if spec["namespaces"].get("cgroup") != "host":
         flags |= ns.CLONE_NEWCGROUP
-    ns.unshare(flags)
+    ids = userns.ids_of(spec)
+    space = _own_space(spec, ids, flags & ~ns.CLONE_NEWNS) if ids is not None else -1
+    ns.unshare(flags if ids is None else ns.CLONE_NEWNS)
     memory = _shared_memory(spec["namespaces"]["ipc"])
     messages.send(sync, {"at": "namespaces"})
 
     m.mount(None, "/", None, m.MS_REC | m.MS_SLAVE)
-    overlay = fsops.Overlay(
-        tuple(spec["lowers"]), spec["upper"], spec["work"], spec["merged"], userxattr=spec["rung"] != "R1"
-    )
-    fsops.mount_overlay(overlay)
-    ops = fsops.in_order([_op(row) for row in spec["mounts"]])
+    lowers = () if spec.get("stacking") == "copy" else tuple(spec["lowers"])
+    overlay = fsops.Overlay(lowers, spec["upper"], spec["work"], spec["merged"], userxattr=spec["rung"] != "R1")
+    ops = fsops.in_order([_op(row, ids) for row in spec["mounts"]])
     trees = {op.target: fsops.clone_tree(op) for op in ops if isinstance(op, fsops.Bind)}
+    shown = _shown(space, overlay.merged, ids) if ids is not None else None
     for stack in (op for op in ops if isinstance(op, fsops.Stack)):
-        trees[stack.target] = fsops.stack_tree(stack, userxattr=spec["rung"] != "R1")
+        lowers = stack.lowers if shown is None else shown.paths(stack.lowers)
+        trees[stack.target] = fsops.stack_tree(stack._replace(lowers=lowers), userxattr=spec["rung"] != "R1")
+    if device >= 0:
+        fuse.mount(overlay.merged, device)
+        messages.send(sync, {"at": "fuse"}, (device,))
+        os.close(device)
+    else:
+        fsops.mount_overlay(overlay if shown is None else shown.overlay(overlay))
     # In a user namespace a device node can't be made: the host's own is bound in its place.
     host = fsops.clone_host_trees(privileged=bool(spec["privileged"])) if spec["rung"] != "R1" else {}
     rows = [{"source": "/dev", "target": "/dev"}] if spec.get("all_devices") else spec["devices"]
@@ -141,17 +150,17 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         shm_size=spec["shm_size"],
         privileged=privileged,
         own_net=spec["namespaces"]["net"] == "own",
-        tty_gid=spec["rung"] != "R3",
+        tty_gid=None if spec["rung"] == "R3" else 5 if ids is None else ids.gids + 5,
         host=host,
         memory=memory,
     )
-    _map_binds(spec, trees, sync)
+    _map_binds(spec, trees, sync, space)
     fsops.mount_cgroups(read_only=not spec.get("writable_cgroups"))
     for op in ops:
         _place(op, trees)
     for tree, node in nodes:
         if tree < 0:
-            _make_device(node)
+            _make_device(node, ids or userns.Ids(0, 0, 0))
         elif os.path.lexists(node.path):  # each container has that one
             os.close(tree)
         else:
@@ -169,20 +178,47 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     fsops.mask(tuple(spec["masked"]))
     fsops.make_read_only(tuple(spec["read_only_paths"]))
     user = _user(spec)
-    _make_cwd(spec["cwd"], user, mapping.outer(mapping.swap(spec, user), spec["rung"], user.uid))
+    _make_cwd(spec["cwd"], *_outer(spec, user))
     attributes = m.MOUNT_ATTR_RDONLY if spec["read_only"] else 0
-    attributes |= 0 if spec.get("confined", True) else m.MOUNT_ATTR_NODEV  # an image may have brought nodes
+    if not spec.get("confined", True) or ids is not None:  # an image may have brought nodes
+        attributes |= m.MOUNT_ATTR_NODEV
     if attributes:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         m.set_attributes(root, attributes)
         os.close(root)
+    if space >= 0:
+        userns.seal(space)
 
     answer, _ = messages.receive(sync)
     if not answer or not answer.get("go"):
         os._exit(128)
     if spec.get("init"):
-        _become_init(spec, sync)
-    _become(spec, sync, stdio, terminal, user)
+        _become_init(spec, sync, space)
+    _become(spec, sync, stdio, terminal, user, space)
+
+
+def _own_space(spec: Spec, ids: userns.Ids, flags: int) -> int:
+    """The user namespace, and the others that belong to it: another container's where one of its is shared."""
+    modes = (spec["namespaces"][name] for name in ("net", "ipc", "pid"))
+    others = [int(mode[4:]) for mode in modes if mode.startswith("pid:")]
+    try:
+        return userns.begin(ids, others[0] if others else 0, flags)
+    except LookupError:
+        text = "it shares a namespace with a container that has no user namespace of its own: give both one, or neither"
+        raise LaunchError(text, subject="userns_mode") from None
+
+
+def _shown(space: int, place: str, ids: userns.Ids) -> userns.Shown:
+    userns.act_as_root_of(ids)
+    return userns.Shown(space, place)
+
+
+def _outer(spec: Spec, user: users.User) -> tuple[int, int]:
+    """The numbers that a user's ids have for us, who are outside of its user namespace."""
+    ids = userns.ids_of(spec)
+    if ids is not None:
+        return ids.uids + user.uid, ids.gids + user.gid
+    return mapping.outer(mapping.swap(spec, user), spec["rung"], user.uid), user.gid
 
 
 def _adopt_files(spec: Spec, data: int) -> None:
@@ -197,16 +233,25 @@ def _adopt_files(spec: Spec, data: int) -> None:
         os.close(os.open("adopted", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=data))
 
 
-def _map_binds(spec: Spec, trees: dict[str, int], sync: socket.socket) -> None:
-    """`x-kap-map-user` as root: the file's bind mounts are id-mapped."""
+def _map_binds(spec: Spec, trees: dict[str, int], sync: socket.socket, space: int) -> None:
+    """As root: the file's bind mounts are id-mapped by `x-kap-map-user`, all are for a user namespace of its own."""
     wanted = mapping.swap(spec, _user(spec)) if spec["rung"] == "R1" else None
-    for row in spec["mounts"] if wanted is not None else ():
-        if wanted is not None and row.get("mapped"):
-            try:
-                mapping.map_tree(trees[row["target"]], wanted, recursive=bool(row.get("recursive", True)))
-            except OSError as e:
-                why = f"{row['source']}: its file system can't be mapped: {(e.strerror or '').lower()}"
-                _note(sync, "x-kap-map-user", why)
+    ids = userns.ids_of(spec)
+    for row in spec["mounts"]:
+        swap = wanted if row.get("mapped") else None
+        if row["type"] != "bind" or (swap is None and ids is None):
+            continue
+        tree, recursive = trees[row["target"]], bool(row.get("recursive", True))
+        try:
+            if swap is not None:
+                mapping.map_tree(tree, swap, ids, recursive=recursive)
+            else:
+                m.set_attributes(tree, m.MOUNT_ATTR_IDMAP, recursive=recursive, userns=space)
+        except OSError as e:
+            why = f"{row['source']}: {userns.unmappable(e)}"
+            if ids is not None:
+                raise LaunchError(why, subject="userns_mode") from None
+            _note(sync, "x-kap-map-user", why)
 
 
 def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None:
@@ -219,19 +264,22 @@ def _join(spec: Spec, sync: socket.socket, stdio: list[int], pidfd: int) -> None
             flags |= flag
     ns.setns(pidfd, flags)
     os.chdir("/")
+    ids = userns.ids_of(spec)
+    if ids is not None:
+        userns.act_as_root_of(ids)
     terminal = _open_terminal(sync, spec.get("size")) if spec["tty"] else -1
     user = _user(spec)
-    _become(spec, sync, stdio, terminal, user)
+    _become(spec, sync, stdio, terminal, user, pidfd if ids is not None else -1)
 
 
-def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, user: users.User) -> NoReturn:
-    """Standard streams, limits, filter, capabilities, user, exec."""
+def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, user: users.User, space: int) -> NoReturn:
+    """Standard streams, limits, filter, capabilities, user, exec. `space`: the user namespace to be in, or -1."""
     os.setsid()
     if terminal >= 0:
         fcntl.ioctl(terminal, _TIOCSCTTY, 0)
         stdio = [terminal, terminal, terminal]
     _set_stdio(stdio, sync)
-    _close_all_but([0, 1, 2, sync.fileno()])
+    _close_all_but([0, 1, 2, sync.fileno(), *([space] if space >= 0 else [])])
     wanted = mapping.swap(spec, user)
     if terminal < 0:
         for fd in (0, 1, 2):
@@ -239,11 +287,13 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
                 _own_null(fd)
             elif fd:  # so that the program may open /dev/stdout as its own user
                 try:
-                    os.fchown(fd, mapping.outer(wanted, spec["rung"], user.uid), -1)
+                    os.fchown(fd, _outer(spec, user)[0], -1)
                 except OSError:
                     pass
     env = _environment(spec, user)
     args = [str(a) for a in spec["args"]]
+    if spec.get("nofile"):
+        descriptors.restore(spec["nofile"])
     for name, soft, hard in rlimits.apply(spec["ulimits"]):
         _note(sync, f"ulimits.{name}", f"the most that may be set here is {soft}:{hard}")
     if spec["oom_score_adj"] is not None:
@@ -265,6 +315,9 @@ def _become(spec: Spec, sync: socket.socket, stdio: list[int], terminal: int, us
         except OSError as e:
             text = f"x-kap-map-user: {wanted.uid}:{wanted.gid} can't be the caller's here: {e.strerror}"
             raise LaunchError(text, 126, subject="x-kap-map-user") from None
+    if space >= 0:
+        userns.enter(space)
+        os.close(space)
     if spec.get("apparmor"):
         _set_apparmor(spec["apparmor"])
     if spec["no_new_privileges"]:
@@ -311,7 +364,7 @@ def _set_ids(user: users.User) -> None:
     except OSError as e:
         if e.errno != errno.EINVAL:
             raise
-        text = f"user {user.uid}:{user.gid} is not among the subordinate ids of this user (/etc/subuid, /etc/subgid)"
+        text = f"user {user.uid}:{user.gid} is not among the subordinate ids that there are (/etc/subuid, /etc/subgid)"
         raise LaunchError(text, 126, subject=str(user.uid)) from None
 
 
@@ -333,12 +386,14 @@ def _set_apparmor(profile: str) -> None:
             return
 
 
-def _become_init(spec: Spec, sync: socket.socket) -> None:
+def _become_init(spec: Spec, sync: socket.socket, space: int) -> None:
     """`init: true`: stay behind as a small pid 1 that passes signals on and reaps; the program is its child."""
     child = os.fork()
     if child == 0:
         return
     sync.close()
+    if space >= 0:
+        userns.enter(space)
     _set_stdio([os.open("/dev/null", os.O_RDWR)] * 3, None)
     _close_all_but([0, 1, 2])
     process.set_name("init")
@@ -428,11 +483,11 @@ def _user(spec: Spec) -> users.User:
         raise LaunchError(str(e), 126, subject=spec["user"]) from None
 
 
-def _make_cwd(cwd: str, user: users.User, uid: int) -> None:
+def _make_cwd(cwd: str, uid: int, gid: int) -> None:
     if cwd and not os.path.isdir(cwd):
         try:
             os.makedirs(os.path.realpath(cwd), 0o755, exist_ok=True)
-            idmap.chown(cwd, uid, user.gid)
+            idmap.chown(cwd, uid, gid)
         except OSError as e:
             raise LaunchError(f"can't make the working directory {cwd}: {e.strerror}", 126) from None
 
@@ -448,11 +503,12 @@ def _spare_apt_its_user() -> None:
     os.unlink(made)
 
 
-def _op(row: Spec) -> fsops.Op:
+def _op(row: Spec, ids: userns.Ids | None) -> fsops.Op:
     if row["type"] == "image":
         return fsops.Stack(tuple(row["lowers"]), row["target"], row["inside"])
     if row["type"] == "tmpfs":
-        return fsops.Tmpfs(row["target"], row.get("options", ""), row.get("flags", fsops.Tmpfs("").flags))
+        options = userns.tmpfs_options(row.get("options", ""), ids)
+        return fsops.Tmpfs(row["target"], options, row.get("flags", fsops.Tmpfs("").flags))
     return fsops.Bind(
         row["source"],
         row["target"],
@@ -512,12 +568,12 @@ def _device_tree(spec: Spec, node: devices.Node) -> int:
     return -1 if spec["rung"] == "R1" else fsops.clone_tree(fsops.Bind(node.source, ""))
 
 
-def _make_device(node: devices.Node) -> None:
+def _make_device(node: devices.Node, ids: userns.Ids) -> None:
     os.makedirs(os.path.dirname(node.path), 0o755, exist_ok=True)
     old = os.umask(0)
     try:
         os.mknod(node.path, node.mode, node.number)
-        os.chown(node.path, node.uid, node.gid)
+        os.chown(node.path, ids.uids + node.uid, ids.gids + node.gid)
     except FileExistsError:
         pass
     finally:
@@ -533,9 +589,14 @@ def _set_sysctl(key: str, value: str) -> None:
 
 
 def _enter_cgroup(path: str, sync: socket.socket) -> None:
-    """Best effort: without the group there are no limits, which is told."""
+    """Best effort: without the group there are no limits, which is told.
+
+    v1 lets a thread move itself alone, and ours is the only one: the kernel then takes no lock against all forks of
+    the machine, for which it waits milliseconds (an RCU grace period).
+    """
+    alone = f"{path}/tasks"  # v1 only
     try:
-        with open(f"{path}/cgroup.procs", "w") as f:
+        with open(alone if os.path.exists(alone) else f"{path}/cgroup.procs", "w") as f:
             f.write("0")
     except OSError as e:
         _note(sync, "", f"limits may be missing: {path}: {e.strerror}")

@@ -7,14 +7,15 @@ highest number is written. Bounded by default, as a forgotten project must not f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from kapelle.light import NamedTuple
 
 _LETTER = {"stdout": b"o", "stderr": b"e"}
 _STREAM = {ord("o"): "stdout", ord("e"): "stderr", ord("O"): "stdout", ord("E"): "stderr"}
 _HEADER = 22  # digits, space, letter, space
-_LONGEST = 16 << 10  # a longer line is split, as Docker does
+LONGEST = 16 << 10  # a longer line is split, as Docker does
 _BLOCK = 1 << 18
 
 
@@ -26,13 +27,15 @@ class Record(NamedTuple):
 
 
 class Writer:
-    """Appends output of both streams; a line without its end yet waits in memory until it comes or `flush`."""
+    """Appends output of both streams; a line without its end yet is kept aside until it comes or `flush`."""
 
     def __init__(self, directory: str, max_size: int = 20 << 20, max_files: int = 10) -> None:
         self.directory = directory
         self.max_size = max_size
         self.max_files = max_files
-        self.pending = {"stdout": b"", "stderr": b""}
+        self.writing: Callable[[int, int], None] = lambda _segment, _offset: None  # is told before each write
+        self.pending = {stream: self._kept(stream) for stream in _LETTER}
+        self.lost = 0  # bytes for which there was no room
         numbers = segments(directory)
         self.number = numbers[-1] if numbers else 1
         self._open()
@@ -41,58 +44,151 @@ class Writer:
         path = f"{self.directory}/{self.number}"
         self.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.size = os.fstat(self.fd).st_size
-        if self.size and os.pread(self.fd, 1, self.size - 1) != b"\n":
-            self.size += os.write(self.fd, b"\n")  # torn by a full disk or a crash
+        self.whole = not self.size or os.pread(self.fd, 1, self.size - 1) == b"\n"
 
     def feed(self, stream: str, data: bytes, now: int) -> None:
-        """Take bytes as they came. One write(2) for all their lines."""
-        whole, found, rest = (self.pending[stream] + data).rpartition(b"\n")
-        letter = _LETTER[stream]
-        head = b"%019d %s " % (now, letter)
-        more = b"%019d %s " % (now, letter.upper())
-        out = b""
-        if found:
-            if len(whole) > _LONGEST and any(len(line) > _LONGEST for line in whole.split(b"\n")):
-                rows = [piece for line in whole.split(b"\n") for piece in _pieces(line, head, more)]
-                out = b"".join(rows)
-            else:
-                out = head + whole.replace(b"\n", b"\n" + head) + b"\n"
-        while len(rest) > _LONGEST:
-            out += more + rest[:_LONGEST] + b"\n"
-            rest = rest[_LONGEST:]
-        self.pending[stream] = rest
-        if out:
+        """Take bytes as they came. One write(2) for all their lines. OSError when there is no room; they are lost."""
+        out, rest = rows(stream, self.pending[stream] + data, now)
+        try:
+            if out and self.lost:
+                self._tell_lost(now)
             self._write(out)
+        except OSError:
+            self.lost += len(self.pending[stream]) + len(data) - len(rest)
+            raise
+        finally:
+            self._keep(stream, rest)
 
-    def flush(self, stream: str) -> None:
+    def flush(self, stream: str, now: int = 0) -> None:
         """The stream ended: what waits for its line end is written without."""
-        rest, self.pending[stream] = self.pending[stream], b""
+        rest = self.pending[stream]
         if rest:
-            import time
+            self._write(last_row(stream, rest, now or time.time_ns()))
+            self._keep(stream, b"")
 
-            self._write(b"%019d %s %s\n" % (time.time_ns(), _LETTER[stream], rest))
+    def resume(self, stream: str, data: bytes, segment: int, offset: int, *, ended: bool) -> None:
+        """Write what of this data is not there from that place on (segment 0: nothing is): its writer was killed."""
+        there = self._from(segment, offset) if segment else b""
+        now = int(there[:19]) if there[:19].isdigit() and len(there) > _HEADER else time.time_ns()
+        out, rest = (last_row(stream, data, now), b"") if ended else rows(stream, data, now)
+        try:
+            at = out.find(there)  # 0, or further on where the first of it has been rotated away
+            if at >= 0:
+                self._write(out[at + len(there) :], torn=bool(there))
+        finally:
+            self._keep(stream, rest)
 
-    def _write(self, out: bytes) -> None:
-        if self.size and self.size + len(out) > self.max_size:
-            os.close(self.fd)
-            self.number += 1
-            self._open()
-            for number in segments(self.directory)[: -self.max_files]:
-                os.unlink(f"{self.directory}/{number}")
-        self.size += len(out)
+    def _from(self, segment: int, offset: int) -> bytes:
+        found = b""
+        for number in segments(self.directory):
+            if number >= segment:
+                with open(f"{self.directory}/{number}", "rb") as f:
+                    f.seek(offset if number == segment else 0)
+                    found += f.read()
+        return found
+
+    def _tell_lost(self, now: int) -> None:
+        text = b"[kap: no room for %d bytes of output, they are lost]" % self.lost
+        self._append(b"%019d e %s\n" % (now, text))
+        self.lost = 0
+
+    def _write(self, out: bytes, *, torn: bool = False) -> None:
+        """Append rows, in as many segments as they need. `torn`: they go on where somebody was stopped."""
+        if not self.whole and not torn:
+            self._append(b"\n")  # behind what a full disk or a crash has torn
+        self.whole = True
+        told = False
         while out:
-            out = out[os.write(self.fd, out) :]
+            chunk = out if self.size + len(out) <= self.max_size else self._fitting(out)
+            if not chunk:
+                self._rotate()
+                continue
+            if not told:
+                self.writing(self.number, self.size)
+                told = True
+            self._append(chunk)
+            out = out[len(chunk) :]
+
+    def _fitting(self, out: bytes) -> bytes:
+        """The rows that fit into this segment; at least one when it is empty."""
+        end = out.rfind(b"\n", 0, max(0, self.max_size - self.size)) + 1
+        return out[: end or (0 if self.size else out.find(b"\n") + 1 or len(out))]
+
+    def _append(self, chunk: bytes) -> None:
+        before = self.size
+        try:
+            view = memoryview(chunk)
+            while view:
+                count = os.write(self.fd, view)
+                self.size += count
+                view = view[count:]
+        except OSError:
+            os.ftruncate(self.fd, before)
+            self.size = before
+            raise
+
+    def _rotate(self) -> None:
+        os.close(self.fd)
+        self.number += 1
+        self._open()
+        for number in segments(self.directory)[: -self.max_files]:
+            os.unlink(f"{self.directory}/{number}")
+
+    def _keep(self, stream: str, rest: bytes) -> None:
+        """Beside the segments, for a successor: the length, then the bytes."""
+        if rest == self.pending[stream]:
+            return
+        self.pending[stream] = rest
+        try:
+            fd = os.open(f"{self.directory}/{stream}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, b"%08d" % len(rest) + rest)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass  # the disk is full
+
+    def _kept(self, stream: str) -> bytes:
+        try:
+            with open(f"{self.directory}/{stream}", "rb") as f:
+                length = f.read(8)
+                return f.read(int(length)) if length.isdigit() else b""
+        except FileNotFoundError:
+            return b""
 
     def close(self) -> None:
         os.close(self.fd)
 
 
+def rows(stream: str, data: bytes, now: int) -> tuple[bytes, bytes]:
+    """The records of these bytes, and what waits for its line end."""
+    whole, found, rest = data.rpartition(b"\n")
+    letter = _LETTER[stream]
+    head = b"%019d %s " % (now, letter)
+    more = b"%019d %s " % (now, letter.upper())
+    out = b""
+    if found:
+        if len(whole) > LONGEST and any(len(line) > LONGEST for line in whole.split(b"\n")):
+            out = b"".join(piece for line in whole.split(b"\n") for piece in _pieces(line, head, more))
+        else:
+            out = head + whole.replace(b"\n", b"\n" + head) + b"\n"
+    while len(rest) > LONGEST:
+        out += more + rest[:LONGEST] + b"\n"
+        rest = rest[LONGEST:]
+    return out, rest
+
+
+def last_row(stream: str, rest: bytes, now: int) -> bytes:
+    """A line that will never have its end."""
+    return b"%019d %s %s\n" % (now, _LETTER[stream], rest)
+
+
 def _pieces(line: bytes, head: bytes, more: bytes) -> list[bytes]:
-    rows = []
-    while len(line) > _LONGEST:
-        rows.append(more + line[:_LONGEST] + b"\n")
-        line = line[_LONGEST:]
-    return [*rows, head + line + b"\n"]
+    found = []
+    while len(line) > LONGEST:
+        found.append(more + line[:LONGEST] + b"\n")
+        line = line[LONGEST:]
+    return [*found, head + line + b"\n"]
 
 
 def segments(directory: str) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kapelle.engines.native import users
+from kapelle.engines.native import userns, users
 from kapelle.light import Any, NamedTuple
 from kapelle.linux import idmap
 from kapelle.linux import mount as m
@@ -55,9 +55,16 @@ def outer(wanted: Swap | None, rung: str, uid: int) -> int:
     return {wanted.uid: wanted.caller_uid, wanted.caller_uid: wanted.uid}.get(uid, uid)
 
 
-def map_tree(tree: int, wanted: Swap, *, recursive: bool) -> None:
-    """Id-map a detached mount, as root (mount_setattr(2) MOUNT_ATTR_IDMAP). OSError where its file system can't."""
-    rows = tuple(_rows(pair, ((0, (1 << 32) - 1),)) for pair in _pairs(wanted))
+def map_tree(tree: int, wanted: Swap, ids: userns.Ids | None, *, recursive: bool) -> None:
+    """Id-map a detached mount, as root (mount_setattr(2) MOUNT_ATTR_IDMAP). OSError where its file system can't.
+
+    `ids`: of the container's own user namespace.
+    """
+    pairs = _pairs(wanted)
+    if ids is None:
+        rows = tuple(_rows(pair, ((0, (1 << 32) - 1),)) for pair in pairs)
+    else:
+        rows = tuple(_moved(pair, first, ids.size) for pair, first in zip(pairs, (ids.uids, ids.gids), strict=True))
     space = idmap.namespace(rows[0], rows[1])
     try:
         m.set_attributes(tree, m.MOUNT_ATTR_IDMAP, recursive=recursive, userns=space)
@@ -91,6 +98,13 @@ def _rows(pair: tuple[int, int], spans: tuple[tuple[int, int], ...]) -> tuple[id
         if at < first + size:
             rows.append(idmap.Range(at, at, first + size - at))
     return tuple(rows)
+
+
+def _moved(pair: tuple[int, int], first: int, size: int) -> tuple[idmap.Range, ...]:
+    """The same for `size` ids that are those from `first` on outside. The caller's may lie beyond them."""
+    inside, caller = pair
+    rows = [r._replace(outside=r.outside + first) for r in _rows(pair, ((0, size),)) if r.outside < size]
+    return tuple(rows) if caller < size else (*rows, idmap.Range(caller, inside + first, 1))
 
 
 def adopt(wanted: Swap) -> None:

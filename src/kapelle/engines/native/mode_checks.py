@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kapelle.engines.native import limits
+from kapelle.engines.native import limits, userns_choice
 from kapelle.errors import EngineError
 from kapelle.model.service import Service
 
@@ -14,7 +14,7 @@ _MODES = (
     ("ipc", "IPC", ("", "none", "private", "shareable", "host"), True),
     ("pid", "PID", ("", "private", "host"), True),
     ("uts", "UTS", ("", "private", "host"), False),
-    ("userns_mode", "USER", ("", "host"), False),
+    ("userns_mode", "USER", userns_choice.MODES, False),
 )
 
 

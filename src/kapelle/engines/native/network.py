@@ -190,6 +190,9 @@ class ProjectNetwork:
                 if index == link.ifindex and packed[:2] != b"\xfe\x80":
                     subnets.append(str(ipam.parse_subnet(f"{socket.inet_ntop(family, packed)}/{prefix}")))
                     gateways.append(socket.inet_ntop(family, packed))
+        if not subnets:  # whoever made it was killed before it had its addresses
+            self._route.request((route.link_delete(link.ifindex),))
+            return self._make(spec, "br-" + spec.id[:12])
         bridge = _Bridge(spec._replace(subnets=tuple(subnets), gateways=tuple(gateways)), link.ifindex, link.mtu)
         self._fill(bridge)
         if bridge.v4 is not None:
@@ -250,6 +253,9 @@ class ProjectNetwork:
     def _write_rules(self, bridge: _Bridge) -> None:
         spec, name = bridge.spec, "br-" + bridge.spec.id[:12]
         comment = f"net:{spec.name}"
+        if bridge.v6 is not None and isinstance(self._uplink, UserLink):
+            gateway = ipam.to_text(bridge.v6.gateway, 128)
+            self._uplink.add_network6(spec.name, name, bridge.v6.subnet, gateway, internal=spec.internal)
         if bridge.v4 is None:
             return
         subnet = bridge.v4.subnet
@@ -280,7 +286,7 @@ class ProjectNetwork:
         if self._nft is not None:
             rules = [r for r in nft.rules(self._nft, _TABLE) if r.comment == f"net:{name}"]
             if rules:
-                nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle) for r in rules])
+                nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle, r.family) for r in rules])
         # The kernel takes its time over a bridge (tens of milliseconds), and it goes with the namespace anyway, which
         # ends soon after a `down`: without its addresses it is in nobody's way until then.
         self._route.send(

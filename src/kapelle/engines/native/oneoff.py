@@ -13,6 +13,7 @@ from kapelle.state.paths import Paths
 
 
 class Started(NamedTuple):
+    paths: Paths
     container: Container
     terminal: int  # master of its terminal; -1 without one
     sock: socket.socket  # holds the supervisor; tells the end
@@ -24,10 +25,17 @@ class Started(NamedTuple):
 
     def outcome(self) -> dict[str, Any]:
         """The last status, once the container has ended; {} when nobody knows it."""
-        messages.send(self.sock, {"op": "wait", "ids": [self.container.id], "until": "exited"})
-        answer, _ = messages.receive(self.sock)
+        message = {"op": "wait", "ids": [self.container.id], "until": "exited"}
+        try:
+            messages.send(self.sock, message)
+            answer, _ = messages.receive(self.sock)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = None
         self.sock.close()
-        checked = client.checked(answer or {"error": "the supervisor went away"})
+        if answer is None:  # the supervisor was killed: the one after it knows
+            checked = client.request(self.paths, self.container.project, message)
+        else:
+            checked = client.checked(answer)
         return dict(checked["results"].get(self.container.id, {}))
 
 
@@ -49,4 +57,4 @@ def start(
     for fd in fds[1:]:
         os.close(fd)
     notes = tuple((str(key), str(why)) for key, why in answer.get("notes") or ())
-    return Started(container, fds[0] if fds else -1, sock, notes)
+    return Started(paths, container, fds[0] if fds else -1, sock, notes)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Iterator
 
 from kapelle.engines.native import client, logs, messages
 from kapelle.events import LogLine
+from kapelle.light import socket
 from kapelle.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 from kapelle.plan.observed import Container
 from kapelle.state import store
 from kapelle.state.paths import Paths
+
+_PAUSE = 0.01  # between tries to reach a supervisor that is being started again
 
 
 def lines(
@@ -38,6 +42,20 @@ def _directory(paths: Paths, container: Container) -> str:
 
 def _line(container: Container, record: logs.Record) -> LogLine:
     return LogLine(container.name, container.service, record.stream, record.time, record.text, record.partial)
+
+
+def watched(paths: Paths, container: Container) -> socket.socket | None:
+    """A connection on which the end of a container is told; None when there is nobody to tell it."""
+    while True:
+        sock = client.connect(paths, container.project)
+        if sock is None:
+            return None
+        try:
+            messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
+            return sock
+        except (BrokenPipeError, ConnectionResetError):
+            sock.close()
+            time.sleep(_PAUSE)  # it was killed this moment
 
 
 class _Place:
@@ -88,9 +106,8 @@ def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, s
                 place.number = min(logs.segments(directory), default=1)
                 for record in place.new():
                     yield _line(container, record)
-            sock = client.connect(paths, container.project)
+            sock = watched(paths, container)
             if sock is not None:
-                messages.send(sock, {"op": "wait", "ids": [container.id], "until": "exited"})
                 sockets[sock.fileno()] = (sock, container)
         while sockets:
             ready, _, _ = select.select([notify.fd, *sockets], [], [])
@@ -101,7 +118,11 @@ def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, s
                         yield _line(container, record)
             for fd in [fd for fd in ready if fd in sockets]:
                 sock, container = sockets.pop(fd)
+                answer, _ = messages.receive(sock)
                 sock.close()
+                again = watched(paths, container) if answer is None else None
+                if again is not None:  # the supervisor was killed, and there is another
+                    sockets[again.fileno()] = (again, container)
                 for record in places[container.id].new():
                     yield _line(container, record)
     finally:

@@ -112,21 +112,19 @@ def _refusal(port: PortSpec, error: OSError, host: str, number: int) -> EngineEr
     kind = "" if port.protocol == "tcp" else f" ({port.protocol})"
     if error.errno == errno.EACCES:
         return EngineError(
-            f"port {number}{kind} on {shown} may not be used by this user; nothing was created.",
+            f"port {number}{kind} on {shown} may not be used by this user",
             code="KAP205",
             hint="kap up --ports=auto (takes one from 8000 on), publish a port from 1024 on, or as root: sysctl -w "
             f"net.ipv4.ip_unprivileged_port_start={number}",
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return EngineError(
-            f"port {number}{kind} can't be published on {host}: this machine has no such address; nothing was created.",
+            f"port {number}{kind} can't be published on {host}: this machine has no such address",
             code="KAP206",
             hint="publish on one of this machine's own addresses, or leave the address out",
         )
     if error.errno != errno.EADDRINUSE:
-        return EngineError(
-            f"port {number}{kind} on {shown} can't be published: {error.strerror}; nothing was created.", code="KAP206"
-        )
+        return EngineError(f"port {number}{kind} on {shown} can't be published: {error.strerror}", code="KAP206")
     span = ""
     if port.published_end > port.published:
         span = f"-{port.published_end}"
@@ -146,7 +144,7 @@ def _refusal(port: PortSpec, error: OSError, host: str, number: int) -> EngineEr
     plural = "ports" if span else "port"
     verb = "are all" if span else "is already"
     return EngineError(
-        f"{plural} {start}{span}{kind} on {shown} {verb} taken; nothing was created.",
+        f"{plural} {start}{span}{kind} on {shown} {verb} taken",
         code="KAP201",
         details=tuple(details),
         hint=hint,

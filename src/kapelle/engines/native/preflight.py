@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kapelle.engines.native.portchoice import Choice
 
 
+_MANY = 10  # containers, from which on what is there already counts too
+
+
 def check(
     paths: Paths,
     wanted: tuple[steps.Step, ...],
@@ -31,6 +34,7 @@ def check(
 
     With `auto_ports`, ports that are taken are no mistake: the answer has where they go instead, by container.
     """
+    _descriptors(paths, wanted, project)
     creating = {s.name: s.service for s in wanted if isinstance(s, steps.CreateContainer)}
     mistakes: list[KapelleError] = []
     for service in {s.name: s for s in creating.values()}.values():
@@ -48,6 +52,38 @@ def check(
             if mount.type == "bind" and not os.path.exists(mount.source):
                 os.makedirs(mount.source, exist_ok=True)
     return choices
+
+
+def refused(service: Service, project: Project, environ: Mapping[str, str]) -> list[KapelleError]:
+    """What of a service can't be done here, whatever else runs: for `config --check`, which knows no plan."""
+    found = _bind_sources(service, project) + foresight.refused(service, project, environ)
+    held: list[socket] = []
+    try:
+        for error in _taken(service, project, frozenset(), held):
+            if error.code in _FOR_NOBODY:
+                error.what = error.what.removesuffix(_NOTHING_MADE)
+                found.append(error)
+    finally:
+        for sock in held:
+            sock.close()
+    return found
+
+
+_NOTHING_MADE = "; nothing was created."
+_FOR_NOBODY = ("KAP205", "KAP206")  # not this user's, not this machine's: it does not pass by itself
+
+
+def _descriptors(paths: Paths, wanted: tuple[steps.Step, ...], project: Project) -> None:
+    from kapelle.engines.native import descriptors, records
+
+    starting = {s.name for s in wanted if isinstance(s, steps.CreateContainer | steps.StartContainer)}
+    if descriptors.too_few(len(starting), 0) is None and len(starting) < _MANY:
+        return  # as nearly always: no need to look
+    starting |= {c.name for c in records.containers(paths, project.name) if c.alive}
+    ports = sum(len(s.ports) * max(1, s.scale) for s in project.services)
+    error = descriptors.too_few(len(starting), ports)
+    if error is not None:
+        raise error
 
 
 def _network_mode(service: Service, project: Project, paths: Paths) -> list[KapelleError]:
@@ -135,6 +171,7 @@ def _ports(
     from kapelle.engines.native import portchoice, records
 
     have = records.containers(paths, project.name)
+    making = {s.name for s in wanted if isinstance(s, steps.CreateContainer)}
     own = portchoice.freed(wanted, have)
     held: list[socket] = []
     choices: dict[str, list[Choice]] = {}
@@ -145,8 +182,8 @@ def _ports(
             if auto:
                 choices[name] = portchoice.choose(memory, service, number, own, held)
             else:
-                there = next((c.id for c in have if c.name == name), "")
-                mistakes += _taken(portchoice.as_made(paths, project.name, there, service), own, held)
+                there = "" if name in making else next((c.id for c in have if c.name == name), "")
+                mistakes += _taken(portchoice.as_made(paths, project.name, there, service), project, own, held)
     finally:
         for sock in held:
             sock.close()
@@ -154,7 +191,9 @@ def _ports(
     return choices, mistakes
 
 
-def _taken(service: Service, own: frozenset[tuple[int, str]], held: list[socket]) -> list[KapelleError]:
+def _taken(
+    service: Service, project: Project, own: frozenset[tuple[int, str]], held: list[socket]
+) -> list[KapelleError]:
     from kapelle.engines.native import portchoice
 
     mistakes: list[KapelleError] = []
@@ -164,6 +203,9 @@ def _taken(service: Service, own: frozenset[tuple[int, str]], held: list[socket]
         if error is not None:
             error.where = error.where or service.where.get(f"ports[{number}]") or service.where.get("ports")
             shown = f"{port.host_ip}:" * bool(port.host_ip) + f"{port.published}:{port.target}"
+            error.what = error.what.rstrip(".") + _NOTHING_MADE
             error.details = (("wanted by", f'service {service.name}   "{shown}"'), *error.details)
+            if any(text.startswith(f"the Kapelle project {project.name} ") for _, text in error.details):
+                error.hint = f'it is this project\'s own: for several containers write only "{port.target}", or a range'
             mistakes.append(error)
     return mistakes

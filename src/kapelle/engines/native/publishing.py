@@ -125,8 +125,11 @@ class Publisher:
     def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; they are free at once."""
         self._drop(container_id, self._of.pop(container_id, []))
-        for key in [k for k in self.fds if k.startswith(f"port:{container_id}|")]:
-            os.close(self.fds.pop(key))  # adopted, never published
+        adopted = [k for k in self.fds if k.startswith(f"port:{container_id}|")]
+        for key in adopted:  # of a supervisor that was killed: never published by us
+            os.close(self.fds.pop(key))
+        if adopted:
+            self.uplink.remove_ports(f"{container_id[:12]}|")
 
     def _drop(self, container_id: str, gone: list[_Published]) -> None:
         if not gone:

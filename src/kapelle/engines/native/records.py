@@ -114,10 +114,13 @@ def one(directory: str, boot: str, patience: Patience | None = None) -> Containe
 
 
 def _labels(intent: dict[str, Any]) -> dict[str, str]:
-    """With the rung, where it is not root's: so it is seen in `ps --format json` and `inspect`."""
+    """With the rung, where it is not root's, and a user namespace of its own: for `ps --format json` and `inspect`."""
     labels: dict[str, str] = intent["labels"]
     rung = str(intent.get("rung", "R1"))
-    return labels if rung == "R1" else {**labels, "org.kapelle.rung": rung}
+    if rung != "R1":
+        return {**labels, "org.kapelle.rung": rung}
+    own = intent["launch"].get("userns")
+    return labels if not own else {**labels, "org.kapelle.userns": f"0:{own[0]}:{own[2]}"}
 
 
 def _status_of(directory: str, boot: str, patience: Patience | None) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from kapelle.engines.native import secretplace
-from kapelle.engines.native import volumes as volumes_module
+from kapelle.engines.native import making
 from kapelle.light import Any
 from kapelle.state import store
 from kapelle.state.paths import Paths
@@ -14,29 +13,27 @@ from kapelle.state.paths import Paths
 
 def remove_container(paths: Paths, project: str, intent: dict[str, Any], *, volumes: bool) -> None:
     """Remove a container that does not run. Its intent goes first: half-removed ones are swept, never started."""
-    directory = paths.container(project, intent["id"])
-    try:
-        os.unlink(f"{directory}/container.json")
-    except FileNotFoundError:
-        pass
-    store.remove_tree(paths.container_data(intent["id"]))
-    if volumes:
-        for name in intent["anonymous"]:
-            volumes_module.remove(paths, name)
-    store.remove_tree(directory)
-    secretplace.remove(paths, project, intent["id"])
+    making.doom(paths.container(project, intent["id"]), list(intent["anonymous"]) if volumes else [])
+    making.settle(paths, project, intent["id"])
 
 
 def sweep(paths: Paths, project: str) -> None:
-    """Remove what a killed command left half-made: container folders without an intent.
+    """Finish what a killed command left half done: container folders without an intent.
 
     The caller holds the project's lock, so nobody is making one now.
     """
     base = f"{paths.project(project)}/containers"
     for container_id in store.names_in(base):
         if not os.path.exists(f"{base}/{container_id}/container.json"):
-            store.remove_tree(paths.container_data(container_id))
-            store.remove_tree(f"{base}/{container_id}")
+            making.settle(paths, project, container_id)
+        elif making.is_abandoned(f"{base}/{container_id}"):
+            remove_container(paths, project, store.read_json(f"{base}/{container_id}/container.json"), volumes=True)
+
+
+def sweep_temporaries(paths: Paths, project: str) -> None:
+    """Remove half-written files and half-made volumes of commands that were killed."""
+    for place in (paths.networks, paths.volumes, paths.project(project), paths.project_run(project)):
+        store.sweep(place)
 
 
 def unmake_target(upper: str, target: str) -> None:

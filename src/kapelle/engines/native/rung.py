@@ -53,22 +53,33 @@ def enter(wanted: str = "", *, witnessed: bool = False, shown: str = "") -> str:
 
     For a process with one thread. Does nothing where containers can be made already. Raises nothing. `witnessed`: a
     child stays outside, to say who holds a port. `shown`: the folder where keepers show their namespaces (`show`);
-    that of a living one is joined, so that a user's projects have one in common and can share networks.
+    that of a living one is joined, so that a user's projects have one in common and can share networks. Without one
+    a child makes the namespace, tries it, and it is the child's that is joined.
     """
     have = current()
     if have or os.geteuid() == 0:
         return have
-    ids = ids_of_user() if wanted != "R3" else Ids()
-    if ids.helpers[0] and refusal(ids):
-        ids = Ids()
-    if not ids.helpers[0] and refusal(ids):
+    offers = [ids_of_user()] if wanted != "R3" else []
+    offers = [*(ids for ids in offers if ids.helpers[0]), Ids()]
+    for ids in offers:
+        space = _shared(shown, "R2" if ids.helpers[0] else "R3")
+        space = _tried(ids)[0] if space < 0 else space
+        if space >= 0:
+            break
+    else:
         return ""
     if witnessed:
         from kapelle.engines.native import witness
 
         witness.leave()
-    if not (shown and _join(shown, "R2" if ids.helpers[0] else "R3")):
-        _enter(ids)
+    try:
+        ns.setns(space, ns.CLONE_NEWUSER)
+        ns.unshare(ns.CLONE_NEWNS)
+        process.prctl(process.PR_SET_DUMPABLE, 1)  # our own /proc/self stays ours
+    except OSError:
+        return ""
+    finally:
+        os.close(space)
     return current()
 
 
@@ -88,31 +99,23 @@ def show(folder: str) -> None:
         f.write(f"{process.start_time(os.getpid())} {current()}")
 
 
-def _join(folder: str, rung: str) -> bool:
-    """Enter the user namespace of a living keeper of ours that works on this rung; False when there is none."""
+def _shared(folder: str, rung: str) -> int:
+    """The user namespace of a living keeper of ours that works on this rung, as a descriptor; -1 for none."""
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder) if folder else []
     except OSError:
-        return False
+        return -1
     for name in names:
         try:
             with open(f"{folder}/{name}") as f:
                 started, works_on = f.read().split()
             if process.start_time(int(name)) != int(started):
                 os.unlink(f"{folder}/{name}")
-                continue
-            if works_on != rung:
-                continue
-            fd = ns.open_of(int(name), "user")
-            try:
-                ns.setns(fd, ns.CLONE_NEWUSER)
-            finally:
-                os.close(fd)
-            ns.unshare(ns.CLONE_NEWNS)
-            return True
+            elif works_on == rung:
+                return ns.open_of(int(name), "user")
         except (OSError, ValueError):
             continue  # it has gone this moment
-    return False
+    return -1
 
 
 def ids_of_user() -> Ids:
@@ -146,19 +149,39 @@ def program(name: str) -> str:
 
 def refusal(ids: Ids) -> str:
     """Why this user can't have such a namespace and mounts in it, tried in a child; "" when it works."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    space, why = _tried(ids)
+    if space >= 0:
+        os.close(space)
+    return why
+
+
+def _tried(ids: Ids) -> tuple[int, str]:
+    """(a user namespace made and tried by a child, as a descriptor; -1 for none, why)."""
+    said, go = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
-            os.close(reading)
-            os.write(writing, _try(ids).encode())
+            os.close(said[0])
+            os.close(go[1])
+            os.write(said[1], _try(ids).encode())
+            os.read(go[0], 1)  # until its namespace has been opened
         finally:
             os._exit(0)
-    os.close(writing)
-    said = os.read(reading, 4096)
-    os.close(reading)
-    os.waitpid(child, 0)
-    return "" if said == b"ok" else said.decode("utf-8", "replace") or "a child process died while it tried"
+    os.close(said[1])
+    os.close(go[0])
+    why = os.read(said[0], 4096).decode("utf-8", "replace") or "a child process died while it tried"
+    space = -1
+    try:
+        if why == "ok":
+            space, why = ns.open_of(child, "user"), ""
+    except OSError as e:
+        why = f"the user namespace can't be opened: {e.strerror}"
+    finally:
+        os.close(said[0])
+        os.close(go[1])
+    if space < 0:
+        os.waitpid(child, 0)  # else it is left to end by itself: the kernel takes milliseconds to undo its mounts
+    return space, why
 
 
 def _try(ids: Ids) -> str:
@@ -166,6 +189,7 @@ def _try(ids: Ids) -> str:
 
     try:
         _enter(ids)
+        process.prctl(process.PR_SET_DUMPABLE, 1)  # who made us shall find our namespace
     except OSError as e:
         return f"no user namespace: {e.strerror}"
     try:
@@ -195,20 +219,25 @@ def cause() -> str:
     return ""
 
 
-def require(asked: str = "") -> str:
+def words_of(asked: str) -> list[str]:
+    """The demands of --require."""
+    return list(filter(None, asked.replace(" ", ",").split(",")))
+
+
+def require(asked: str = "", *, later: tuple[str, ...] = ()) -> str:
     """The rung; EngineError KAP701 where containers can't be started, or not as `asked`, before anything is made.
 
-    `asked`: words of --require: rootless, userns, subids, root.
+    `asked`: words of --require: rootless, userns, subids, root. `later`: those that root meets by the file's services.
     """
     rung = current()
     if not rung:
         raise _no_rung()
-    for word in filter(None, asked.replace(" ", ",").split(",")):
+    for word in words_of(asked):
         if word not in _DEMANDS:
             raise EngineError(
                 f"--require={word}: there is no such demand", hint=f"one of {', '.join(_DEMANDS)}", code="KAP701"
             )
-        if rung not in _DEMANDS[word]:
+        if rung not in _DEMANDS[word] and not (rung == "R1" and word in later):
             raise EngineError(
                 f"--require={word} is not met: this runs as {WORDS[rung]} ({rung})",
                 hint="kap doctor says what would give more",

@@ -9,6 +9,7 @@ from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _MEMORY = "/dev/shm"
+_TRIES = 100  # others make and remove the folder at the same time
 
 
 def folder(paths: Paths, project: str) -> str:
@@ -17,19 +18,35 @@ def folder(paths: Paths, project: str) -> str:
 
 
 def _base(paths: Paths) -> str:
-    if _in_memory(paths.run) or not _in_memory(_MEMORY):
+    base = _in_shared_memory(paths)
+    if not base:
         return paths.run
     # Others may write there too: the folder must be ours before anything is put into it.
-    base = f"{_MEMORY}/kapelle-{zlib.crc32(os.path.realpath(paths.run).encode()):08x}"
-    try:
-        os.mkdir(base, 0o700)
-    except FileExistsError:
-        info = os.lstat(base)
-        if info.st_uid != os.geteuid() or info.st_mode & 0o170077 != 0o040000:
+    for _ in range(_TRIES):
+        try:
+            os.mkdir(base, 0o700)
+            return base
+        except FileExistsError:
+            try:
+                return base if _is_ours(base) else paths.run
+            except FileNotFoundError:
+                continue  # removed this moment, with the last of its files
+        except OSError:
             return paths.run
-    except OSError:
-        return paths.run
-    return base
+    return paths.run
+
+
+def _in_shared_memory(paths: Paths) -> str:
+    """Our folder in /dev/shm, whether it is there or not; "" when the run folder is in memory itself."""
+    if _in_memory(paths.run) or not _in_memory(_MEMORY):
+        return ""
+    return f"{_MEMORY}/kapelle-{zlib.crc32(os.path.realpath(paths.run).encode()):08x}"
+
+
+def _is_ours(base: str) -> bool:
+    """A folder of this user that nobody else may look into. Raises FileNotFoundError."""
+    info = os.lstat(base)
+    return info.st_uid == os.geteuid() and info.st_mode & 0o170077 == 0o040000
 
 
 def _in_memory(path: str) -> bool:
@@ -56,11 +73,21 @@ def _kind_of(path: str) -> str:
 
 
 def remove(paths: Paths, project: str, container_id: str) -> None:
-    store.remove_tree(f"{folder(paths, project)}/{container_id}")
-    base = _base(paths)
-    if base != paths.run:
-        for place in (folder(paths, project), f"{base}/projects/{project}", f"{base}/projects", base):
-            try:
-                os.rmdir(place)
-            except OSError:
-                return  # others are in it
+    """Remove a container's files, and the folders that held nothing else."""
+    base = _in_shared_memory(paths)
+    try:
+        if not base or not _is_ours(base):
+            base = paths.run
+    except FileNotFoundError:
+        return
+    place = f"{base}/projects/{project}/files"
+    store.remove_tree(f"{place}/{container_id}")
+    if base == paths.run:
+        return
+    for folder_ in (place, f"{base}/projects/{project}", f"{base}/projects", base):
+        try:
+            os.rmdir(folder_)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return  # others are in it

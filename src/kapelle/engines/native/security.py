@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kapelle.engines.native import limits
 from kapelle.errors import EngineError
 from kapelle.light import NamedTuple
-from kapelle.linux import caps
+from kapelle.linux import caps, process
 from kapelle.model.service import Service
 
 _TRUE = ("", "1", "t", "true")
@@ -106,9 +106,7 @@ def filter_of(service: Service, working_dir: str, value: str) -> bytes | None:
     with open(os.path.join(working_dir, value), encoding="utf-8") as f:
         text = f.read()
     held = caps.effective_set(service.cap_add, service.cap_drop, service.privileged)
-    major, minor = os.uname().release.split(".")[:2]
-    kernel = int(major), int("".join(c for c in minor if c.isdigit()) or 0)
-    return seccomp_profile.compile_profile(text, held, kernel=kernel)
+    return seccomp_profile.compile_profile(text, held, kernel=process.kernel())
 
 
 def has_apparmor() -> bool:

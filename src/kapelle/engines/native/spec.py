@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from kapelle.engines.native import limits, network_options, security
 from kapelle.engines.native.cdi import Edits
+from kapelle.engines.native.userns import Ids
 from kapelle.engines.native.volumes import is_anonymous
 from kapelle.images.types import Image
 from kapelle.light import Any, NamedTuple
@@ -43,6 +44,7 @@ class Inputs(NamedTuple):
     remove_on_exit: bool = False
     given: Edits = Edits()  # with gpus and devices by CDI name
     caller: tuple[int, int] = (0, 0)  # for x-kap-map-user
+    userns: Ids | None = None  # as root: those of a user namespace of its own
     containers: Mapping[str, str] = {}  # service -> container id, for service:X modes
 
 
@@ -112,6 +114,7 @@ def intent(project: Project, service: Service, image: Image, inputs: Inputs) -> 
             "env": with_variables(environment(service, config), inputs.given.env),
             "cwd": service.working_dir or config.get("WorkingDir") or "/",
             "user": service.user or config.get("User") or "",
+            "userns": list(inputs.userns) if inputs.userns is not None else None,
             "map_user": service.map_user,
             "caller": list(inputs.caller),
             "groups": [*service.group_add, *map(str, inputs.given.groups)],

@@ -15,128 +15,33 @@ Requests (engines.native.messages), one answer each unless said:
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
 
 from kapelle.engines.native import messages, rung, sharing
 from kapelle.engines.native.cgroups import ProjectCgroups
-from kapelle.engines.native.container import Container
+from kapelle.engines.native.clients import UNANSWERED, Client, Waiter, reached
+from kapelle.engines.native.container import Container, open_writer
+from kapelle.engines.native.intake import STAGE, Intake
+from kapelle.engines.native.keeper_channel import KeeperChannel
 from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
+from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Loop
+from kapelle.engines.native.networking import Networking
 from kapelle.engines.native.signals import signal_number
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
 from kapelle.light import Any, jsontext, signal, socket
 from kapelle.linux import process
-from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
 _IDLE = 0.3  # seconds without containers and clients before it leaves
-_STREAMS = ("tty:", "stdin:")  # beginnings of the names of containers' descriptors in the keeper's store
-_DEAD = ("exited", "created", "dead")
-
-
-class KeeperChannel:
-    """The supervisor's side of the keeper's socket."""
-
-    def __init__(self, sock: socket.socket, fds: dict[str, int]) -> None:
-        self.sock = sock
-        self.fds = fds
-        self.gone: Callable[[], None] = lambda: None
-        self._watched: dict[int, Callable[[int], None]] = {}
-        self._early: dict[int, int] = {}  # exits told before anybody watched
-
-    def fork(self, message: dict[str, Any], fds: tuple[int, ...]) -> int:
-        """Have the keeper fork; the pid of its new child. Raises OSError.
-
-        A keeper found dead is replaced at once, which ends this process's program: who asked asks again.
-        """
-        self._send(message, fds)
-        while True:
-            answer, _ = messages.receive(self.sock)
-            if answer is None:
-                self.gone()
-                raise OSError(32, "the keeper is gone")
-            if "pid" in answer:
-                if not answer["pid"]:
-                    raise OSError(11, str(answer.get("error", "can't fork")))
-                return int(answer["pid"])
-            self._saw(answer)
-
-    def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        try:
-            messages.send(self.sock, message, fds)
-        except (BrokenPipeError, ConnectionResetError):
-            self.gone()
-            raise
-
-    def keep(self, name: str, fd: int) -> None:
-        self._send({"op": "keep", "name": name}, (fd,))
-
-    def drop(self, name: str) -> None:
-        self._send({"op": "drop", "name": name})
-
-    def watch(self, pid: int, call: Callable[[int], None]) -> None:
-        """`call` hears the wait status of `pid`, a child of the keeper."""
-        self._watched[pid] = call
-
-    def unwatch(self, pid: int) -> None:
-        self._watched.pop(pid, None)
-
-    def serve(self) -> bool:
-        """Take what the keeper says; False when it is gone."""
-        answer, _ = messages.receive(self.sock)
-        if answer is None:
-            return False
-        self._saw(answer)
-        self.deliver()
-        return True
-
-    def _saw(self, message: dict[str, Any]) -> None:
-        if "exit" in message:
-            self._early[int(message["exit"])] = int(message["status"])
-
-    def deliver(self) -> None:
-        """Hand out exits; those nobody watches are of runs that were given up."""
-        while self._early:
-            pid, status = self._early.popitem()
-            call = self._watched.pop(pid, None)
-            if call is not None:
-                call(status)
-
-
-UNANSWERED = ("neighbours",)  # who says that does not wait
-
-
-class Client:
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def has_left(self) -> bool:
-        """Has the other side closed its end? (SOCK_SEQPACKET: what it sent before can still be read)"""
-        poll = select.poll()
-        poll.register(self.sock, 0)
-        return any(events & select.POLLHUP for _, events in poll.poll(0))
-
-    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        try:
-            messages.send(self.sock, message, fds)
-        except OSError:
-            pass  # it left without waiting
-
-
-class Waiter:
-    def __init__(self, client: Client, ids: list[str], until: str) -> None:
-        self.client = client
-        self.ids = ids
-        self.until = until
 
 
 class Supervisor:
@@ -158,10 +63,11 @@ class Supervisor:
         self.clients: dict[int, Client] = {}
         self.waiters: list[Waiter] = []
         self.cgroups = ProjectCgroups(self.project)
-        self.network: Any = None  # made when the first container needs one
-        self.shared: dict[str, list[str]] = {}  # network → other projects on it
+        self.networks = Networking(self.project, self.paths, self.loop, fds, self.keeper)
         self.warned_lost: set[str] = set()
         self.volumes = VolumeMounts()
+        self.intake = Intake(self.run_dir, fds.get(STAGE, -1))
+        self._spare = -1  # a descriptor to give up when there are no more
         self.removed: dict[str, dict[str, Any]] = {}  # the last status of containers that went with their end
 
     # ---- life ----------------------------------------------------------------------------------------------
@@ -169,18 +75,39 @@ class Supervisor:
     def run(self) -> None:
         self.loop.add(self.keeper.sock.fileno(), lambda _: self._hear_keeper())
         self.listening.setblocking(False)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self.loop.add(self.listening.fileno(), lambda _: self._accept())
         if not self._has_door():
             self._finish_leaving()
             return
+        self._hold_stage()
+        self.intake.recover(self._log_of)
         for container_id in store.names_in(f"{self.paths.project(self.project)}/containers"):
             found = self.container(container_id)
             if found is not None:
                 found.adopt()
+        self.networks.drop_strays({c.id for c in self.containers.values() if c.pidfd >= 0})
+        for container in [c for c in self.containers.values() if c.intent["remove_on_exit"] and c.status["started"]]:
+            if not container.alive:
+                self.container_ended(container)  # the one before us was killed before it could remove it
         self._maybe_leave()
         while not self.loop.stopped:
             self.loop.turn()
             self.keeper.deliver()
+
+    def _hold_stage(self) -> None:
+        if STAGE not in self.fds:
+            self.fds[STAGE] = self.intake.stage
+            self.keeper.keep(STAGE, self.intake.stage)
+
+    def _log_of(self, container_id: str) -> Writer | None:
+        """The writer of a container's log, while nobody has said yet that it is one of ours."""
+        directory = self.paths.container(self.project, container_id)
+        intent = store.read_json(f"{directory}/container.json")
+        try:
+            return open_writer(f"{directory}/log", intent["logging"]) if intent else None
+        except (OSError, KapelleError):
+            return None
 
     def _hear_keeper(self) -> None:
         if not self.keeper.serve():
@@ -220,7 +147,7 @@ class Supervisor:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if "netns" in self.fds and not os.path.exists(f"{self.run_dir}/socket"):
-                self._ensure_network().close()
+                self.networks.ensure().close()
                 sharing.hide_netns(self.paths, self.project)
         except (OSError, KapelleError):
             pass  # somebody comes just now; what he finds of ours on the host he replaces
@@ -250,12 +177,13 @@ class Supervisor:
         if self._has_door():
             os.unlink(f"{self.run_dir}/socket")
         try:
-            if self.network is not None:
-                self.network.close()
+            if "netns" in self.fds:  # made by us, or by one before us that was killed while it left
+                self.networks.ensure().close()
                 sharing.hide_netns(self.paths, self.project)
-        except OSError as e:  # the next sweep takes what is left; nothing may keep us
-            print(f"the network could not be taken down whole: {e}", file=sys.stderr)
+        except (OSError, KapelleError) as e:  # the next sweep takes what is left; nothing may keep us
+            say(f"the network could not be taken down whole: {e}")
         self.cgroups.close()
+        self.intake.close()
         self.loop.stop()
         try:
             messages.send(self.keeper.sock, {"op": "quit"})
@@ -270,9 +198,25 @@ class Supervisor:
             sock, _ = self.listening.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as e:
+            self._turn_away(e)
+            return
         client = Client(sock)
         self.clients[sock.fileno()] = client
         self.loop.add(sock.fileno(), lambda _: self._serve(client))
+
+    def _turn_away(self, error: OSError) -> None:
+        """There is no descriptor left to hear somebody with: the one kept for this tells him so."""
+        os.close(self._spare)
+        try:
+            sock, _ = self.listening.accept()
+            with sock:
+                answer = {"error": error_words(error), "code": 1}
+                messages.send(sock, answer)
+        except OSError:
+            pass
+        finally:
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _serve(self, client: Client) -> None:
         message, fds = messages.receive(client.sock)
@@ -293,7 +237,7 @@ class Supervisor:
         except KapelleError as e:
             client.answer({"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code})
         except OSError as e:
-            client.answer({"error": f"{e.strerror or e} {e.filename or ''}".strip(), "code": 1})
+            client.answer({"error": error_words(e), "code": 1})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -334,6 +278,9 @@ class Supervisor:
         client.answer({"ok": alone and self.leave(), "keeper": self.keeper_pid})
 
     def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+        if str(message.get("id")) in self.removed:  # asked again after a kill: it has run, ended and gone
+            client.answer({"ok": True, "already": True})
+            return
         container = self._the(message)
         container.terminal_given = bool(message.get("terminal"))
         if not container.alive:
@@ -395,8 +342,7 @@ class Supervisor:
         client.answer({"ok": True})
 
     def do_forget_network(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        if self.network is not None:
-            self.network.remove_network(str(message["name"]))
+        self.networks.remove(str(message["name"]))
         client.answer({"ok": True})
 
     def do_wait(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
@@ -490,158 +436,9 @@ class Supervisor:
             theirs.close()
         return pid, ours
 
-    def _ensure_network(self) -> Any:
-        if self.network is None:
-            from kapelle.engines.native.network import ProjectNetwork
-
-            known = dict(self.fds)
-            self.network = ProjectNetwork(self.project, self.loop, f"{self.paths.run}/network", known)
-            self.network.elsewhere = lambda: sharing.subnets(self.paths)
-            self._sync_fds()
-            sharing.show_netns(self.paths, self.project, self.fds["netns"])
-        return self.network
-
-    def _sync_fds(self) -> None:
-        """Give the keeper the network's new descriptors, take back those it no longer needs."""
-        have = {n: fd for n, fd in self.network.fds.items() if n != "listen" and not n.startswith(_STREAMS)}
-        for name, fd in have.items():
-            if self.fds.get(name) != fd:
-                self.fds[name] = fd
-                self.keeper.keep(name, fd)
-        gone = [n for n in self.fds if n not in have and n != "listen" and not n.startswith(_STREAMS)]
-        for name in gone:  # closed already: whoever becomes the keeper in the middle of this must not find them
-            del self.fds[name]
-        for name in gone:
-            self.keeper.drop(name)
-
-    def attach(self, container: Container, netns: int) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
-        """Connect a container to its networks and publish its ports; idempotent. Raises KapelleError."""
-        from kapelle.engines.native.network import EndpointSpec, PortSpec
-
-        network = self._ensure_network()
-        previous = {row[0]: Endpoint(*row) for row in container.status["networks"]}
-        wanted = []
-        for row in container.intent["networks"]:
-            self._add_network(row["network"])
-            before = previous.get(row["network"])
-            wanted.append(
-                EndpointSpec(
-                    network=row["network"],
-                    ifname=row["ifname"],
-                    aliases=tuple(row["aliases"]),
-                    ipv4=row["ipv4"],
-                    ipv6=row["ipv6"],
-                    mac=row["mac"],
-                    previous=before.ipv4 if before else "",
-                    previous6=before.ipv6 if before else "",
-                    gateway_priority=int(row.get("gateway_priority", 0)),
-                    link_local=tuple(row.get("link_local", ())),
-                )
-            )
-        shared = [row["network"] for row in container.intent["networks"] if self.shared.get(row["network"])]
-        with ExitStack() as locks:
-            for name in sorted(shared):
-                locks.enter_context(sharing.locked(self.paths, name))
-                network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
-            endpoints = network.attach(
-                container.id,
-                container.intent["name"],
-                netns,
-                tuple(wanted),
-                servers=tuple(container.intent["dns"]),
-                links=tuple((name, alias) for name, alias in container.intent.get("links", ())),
-            )
-            if shared:
-                container.status["networks"] = [list(e) for e in endpoints]
-                store.write_json(f"{container.directory}/status.json", container.status)
-        for name in shared:
-            self._wire(name)
-        sharing.tell(self.paths, sorted({p for name in shared for p in self.shared[name]}))
-        ports: tuple[PublishedPort, ...] = ()
-        if container.intent["ports"]:
-            earlier = {(p[0], p[2], p[3]): p[1] for p in container.status["ports"]}
-            rows = []
-            for row in container.intent["ports"]:
-                spec = PortSpec(**row)
-                if not spec.published:
-                    known = earlier.get((spec.host_ip, spec.target, spec.protocol), 0)
-                    spec = spec._replace(published=known, published_end=known)
-                rows.append(spec)
-            ports = network.publish(container.id, tuple(rows))
-        self._sync_fds()
-        return endpoints, ports
-
-    def _add_network(self, name: str) -> None:
-        from kapelle.engines.native.network import NetworkSpec
-
-        path = f"{self.paths.networks}/{name}.json"
-        with sharing.locked(self.paths, name):
-            record = store.read_json(path)
-            if record is None:
-                raise KapelleError(f"network {name} not found", hint="kap up makes it again")
-            changed = sharing.join(self.paths, record, self.project)
-            self.shared[name] = sharing.users_of(record, self.project)
-            spec = NetworkSpec(
-                name=name,
-                id=record["id"],
-                driver=record["driver"],
-                internal=record["internal"],
-                subnets=tuple(record["subnets"]),
-                gateways=tuple(record["gateways"]),
-                enable_ipv6=record["enable_ipv6"],
-                options=tuple((k, v) for k, v in record["options"].items()),
-                ip_ranges=tuple(record.get("ip_ranges", ())),
-                reserved=tuple(record.get("reserved", ())),
-            )
-            filled = self.network.add_network(spec)
-            if changed or (filled.subnets, filled.gateways) != (spec.subnets, spec.gateways):
-                record.update(subnets=list(filled.subnets), gateways=list(filled.gateways))
-                store.write_json(path, record)
-
-    def _wire(self, name: str) -> None:
-        """Join our bridge of a shared network with those of the other projects that are on it now."""
-        from kapelle.engines.native.uplink import mark_of
-
-        for project in self.shared[name]:
-            netns = sharing.netns_of(self.paths, project)
-            if netns < 0:
-                continue
-            try:
-                self.network.wire(name, mark_of(project, f"{self.paths.run}/network"), netns)
-            except OSError as e:
-                self.network.warnings.append(f"network {name} is not joined with project {project}: {e.strerror}")
-            finally:
-                os.close(netns)
-
-    def do_neighbours(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
+    def do_neighbours(self, _client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
         """Another project has changed something on a network that we share. Not answered."""
-        if self.network is None:
-            return
-        for name in list(self.shared):
-            record = store.read_json(f"{self.paths.networks}/{name}.json")
-            if record is None:
-                continue
-            self.shared[name] = sharing.users_of(record, self.project)
-            self.network.meet(name, sharing.neighbours(self.paths, name, self.shared[name]))
-            self._wire(name)
-
-    def detach(self, container: Container) -> None:
-        if self.network is not None:
-            self.network.unpublish(container.id)
-            self.network.detach(container.id)
-            self._sync_fds()
-            near = {p for row in container.intent["networks"] for p in self.shared.get(row["network"], ())}
-            self.loop.later(0, lambda: sharing.tell(self.paths, sorted(near)))  # once its end is written down
-
-    def warnings(self) -> list[str]:
-        """What does not work here for the whole project, as sentences."""
-        return [] if self.network is None else self.network.warnings
-
-    def host_gateway(self) -> str:
-        """The address under which containers reach the host; "" while there is no network."""
-        if self.network is None:
-            return ""
-        return str(getattr(self.network, "host_address", "") or "")
+        self.networks.neighbours_changed()
 
     def changed(self, container: Container) -> None:
         """A container's status changed: some of those who wait may be done."""
@@ -689,34 +486,29 @@ class Supervisor:
         """Append to the project's events."""
         append_event(self.paths, self.project, container.intent, action, **attributes)
 
-    def lost_output(self, container: Container) -> None:
-        """The disk is full: output can't be kept. Said once, in the events."""
+    def lost_output(self, container: Container, error: Exception) -> None:
+        """Output can't be kept. Said once in the events and to the supervisor's own output; later in the log itself."""
         if container.id not in self.warned_lost:
             self.warned_lost.add(container.id)
-            self.event(container, "log_error", error="no space left for output")
+            why = str(getattr(error, "strerror", "") or error)
+            self.event(container, "log_error", error=why)
+            say(f"output of {container.intent['name']} can't be written: {why}")
 
 
-def reached(until: str, status: dict[str, Any], *, starting: bool = False) -> str:
-    """ "reached", "failed" (it can't any more) or "waiting" for a condition and a container's status."""
-    state, health = status["status"], status["health"]
-    if until == "exited":
-        return "waiting" if state in ("running", "paused", "restarting") or starting else "reached"
-    if starting:
-        return "waiting"
-    if state == "restarting":
-        return "waiting"
-    if state in _DEAD:
-        # A one-shot job that ended well has done what it was for.
-        return "reached" if until == "ready" and state == "exited" and status["exit_code"] == 0 else "failed"
-    if until == "running":
-        return "reached"
-    if health == "unhealthy":
-        return "failed"
-    if health == "starting":
-        return "waiting"
-    if until == "healthy" and health != "healthy":
-        return "failed"  # it has no health check
-    return "reached"
+def say(text: str) -> None:
+    """Into keeper.log, if there is room."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def error_words(error: OSError) -> str:
+    """What the system said, and about what."""
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"too many open files: the limit of the supervisor is {limit} (kap down, raise ulimit -Hn, kap up)"
+    return f"{error.strerror or error} {error.filename or ''}".strip()
 
 
 def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -> None:
@@ -724,6 +516,4 @@ def run(settings: dict[str, Any], channel: socket.socket, fds: dict[str, int]) -
     process.set_name("kap-supervisor")
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     Supervisor(settings, channel, fds).run()

@@ -18,6 +18,7 @@ from kapelle.engines.native.ipam import Subnet
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.proxy import TcpProxy
 from kapelle.engines.native.uplink import INSIDE, POOLS, mark_of, sysctl
+from kapelle.engines.native.userlink6 import UserLink6
 from kapelle.errors import EngineError
 from kapelle.light import socket
 from kapelle.linux import namespaces, nft, route, sockets
@@ -48,6 +49,7 @@ class UserLink:
         self._table = table
         self._route = route.open_route()  # of the host: read only
         self._nft: Netlink | None = None
+        self._why_not_six = ""
         self._gateways: dict[str, str] = {}
         self.host, self.project = self._addresses()
         wire = namespaces.within(netns, -1, self._raise)
@@ -57,6 +59,8 @@ class UserLink:
         head = route.mac_bytes(_MACS[0]) + route.mac_bytes(_MACS[1]) + struct.pack("!H", _ETH_P_IP)
         self._datagrams = Datagrams(loop, wire, head, self._outside_of)
         self._wire = wire
+        self._six: UserLink6 | None = None
+        self._parts = (netns, loop, fds)
 
     def _addresses(self) -> tuple[str, str]:
         taken = self.taken()
@@ -117,6 +121,20 @@ class UserLink:
             ],
         )
 
+        try:
+            self._six = UserLink6(*self._parts, t, netlink, _MACS)
+        except OSError as e:
+            self._why_not_six = (e.strerror or str(e)).lower()
+
+    def add_network6(self, network: str, bridge: str, subnet: Subnet, gateway: str, *, internal: bool) -> None:
+        """A network's IPv6: as far as this kernel has a way out for it."""
+        if self._six is not None:
+            self._six.add_network(network, bridge, subnet, gateway, internal=internal)
+        elif self._nft is not None and not internal:
+            text = f"network {network}: its IPv6 does not leave this machine: {self._why_not_six}"
+            if text not in self.warnings:
+                self.warnings.append(text)
+
     def masquerade(self, network: str, subnet: Subnet) -> None:
         """Let a network's connections go out."""
         if self._nft is None:
@@ -142,6 +160,8 @@ class UserLink:
     def unmasquerade(self, network: str) -> None:
         """Forget a network. Its rules go with its others, by their comment."""
         self._gateways.pop(network, None)
+        if self._six is not None:
+            self._six.forget(network)
 
     def taken(self, ours: bool = True) -> list[Subnet]:
         """What the host's routes cover: containers could not reach it if a network had the same addresses."""
@@ -177,6 +197,8 @@ class UserLink:
         return "" if first in (0, 127) or first >= 224 else address
 
     def close(self) -> None:
+        if self._six is not None:
+            self._six.close()
         self._proxy.close()
         self._datagrams.close()
         self._listener.close()

@@ -104,16 +104,14 @@ def is_anonymous(name: str) -> bool:
     return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
 
 
-def create_anonymous(paths: Paths) -> str:
-    name = os.urandom(32).hex()
+def create_anonymous(paths: Paths, name: str) -> None:
     create(paths, name, labels={ANONYMOUS_LABEL: ""})
-    return name
 
 
 def remove(paths: Paths, name: str) -> bool:
     """Remove a volume and its data; False when there is none."""
     directory = f"{paths.data}/volumes/{name}"
-    doomed = f"{directory}.{os.urandom(4).hex()}.tmp"
+    doomed = f"{directory}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     try:
         os.rename(directory, doomed)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from kapelle.plan.observed import Container
 if TYPE_CHECKING:
     from kapelle.engines.native.engine import NativeEngine
 
+_PAUSE = 0.01
 _OUR_DNS = bytes((127, 0, 0, 11))
 _UNTIL = {
     "service_started": "running",
@@ -58,7 +59,11 @@ def _ask(engine: NativeEngine, step: steps.WaitFor, project: Project, ids: list[
     while True:
         sock = client.ensure(engine.paths, project.name, strict=engine.strict)
         with sock:
-            messages.send(sock, {"op": "wait", "ids": ids, "until": until})
+            try:
+                messages.send(sock, {"op": "wait", "ids": ids, "until": until})
+            except (BrokenPipeError, ConnectionResetError):
+                time.sleep(_PAUSE)
+                continue  # the supervisor was killed this moment
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([sock], [], [], left)[0]:
                 raise EngineError(

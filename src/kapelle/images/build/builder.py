@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 
@@ -47,15 +46,8 @@ def _build(
 ) -> Image:  # fmt: skip
     given_files = inputs.read(options.build, cache, environ)
     contexts = tuple(
-        (k, v if v.startswith("docker-image://") else inputs.folder_of(v, cache, environ))
-        for k, v in options.build.additional_contexts
+        (k, inputs.context(k, v, options, store, cache, environ)) for k, v in options.build.additional_contexts
     )
-    for name, path in contexts:
-        if not path.startswith("docker-image://") and not os.path.isdir(path):
-            raise ImageError(
-                f"additional context {name}: path {path} not found", code="KAP511",
-                hint="check build.additional_contexts (or --build-context)",
-            )  # fmt: skip
     options = options._replace(build=options.build._replace(additional_contexts=contexts))
     parsed = dockerfile.parse(given_files.text, given_files.name)
     _check_syntax(parsed, given_files.name)
@@ -77,7 +69,7 @@ def _build(
         arguments=arguments.of_file(split, given, parsed.escape, options.build.target),
         given=given,
         epoch=_epoch(environ, given),
-        brought=exchange.bring(options.build.cache_from, options.directory, store, resolve, emit, options.service),
+        brought=exchange.bring(options, store, resolve, emit),
         done={},
         failed=[],
     )
@@ -93,7 +85,7 @@ def _build(
     image = _finish(context, context.done[target.number])
     if options.build.cache_to:
         made = [step for n in sorted(context.done) for step in context.done[n].steps]
-        exchange.take_out(options.build.cache_to, options.directory, store, made, options.push)
+        exchange.take_out(options, store, made)
     return image
 
 

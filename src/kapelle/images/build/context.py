@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kapelle.errors import ImageError
+from kapelle.errors import ImageError, Position
 from kapelle.events import BuildOutput, Emit
 from kapelle.images.build.cache import Cache
 from kapelle.images.build.dockerfile import Dockerfile
@@ -32,6 +32,7 @@ class BuildOptions(NamedTuple):
     allow: tuple[str, ...] = ()  # network.host
     push: Callable[[str], None] | None = None  # send the image of that name to its registry
     directory: str = "."  # where relative paths of caches begin
+    places: Mapping[str, Position] = {}  # of keys of the build section in the file
 
 
 class Context(NamedTuple):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from kapelle.errors import ImageError, KapelleError
 from kapelle.events import Emit, Notice
 from kapelle.images.store import Store
 from kapelle.images.types import Image
-from kapelle.light import Any, NamedTuple
+from kapelle.light import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kapelle.images.build.context import BuildOptions
 
 CONFIG_TYPE = "application/vnd.kapelle.buildcache.v1+json"
 IN_CONFIG = "org.kapelle.cache"  # of an image: [[key, diff-ID], …]
@@ -43,39 +46,46 @@ def row(text: str) -> Row:
     return Row(options.pop("type", "registry"), options)
 
 
-def bring(
-    rows: Iterable[str], folder: str, store: Store, resolve: Callable[[str], Image], emit: Emit, service: str
-) -> Brought:
+def bring(options: BuildOptions, store: Store, resolve: Callable[[str], Image], emit: Emit) -> Brought:
     """Read what cache_from names. What can't be had is told and left out, as BuildKit does."""
     found = Brought({}, {})
-    for text in rows:
+    for text in options.build.cache_from:
         wanted = row(text)
         try:
             if wanted.type == "local":
                 place = wanted.options.get("src") or wanted.options.get("source") or ""
-                _of_folder(os.path.join(folder, place), found)
+                _of_folder(os.path.join(options.directory, place), found)
             elif wanted.type in ("registry", "image"):
                 _of_image(resolve(wanted.options.get("ref", "")), found)
             else:
-                emit(Notice(f"cache_from {text} of {service}: caches of type {wanted.type} are not here"))
+                raise ValueError(f"caches of type {wanted.type} are not here")
         except (KapelleError, OSError, ValueError) as e:
             why = e.what if isinstance(e, KapelleError) else str(e)
-            emit(Notice(f"cache_from {text} of {service or 'the build'} is not used: {why}"))
+            of = options.service or "the build"
+            emit(Notice(f"cache_from {text} of {of} is not used: {why}", where=options.places.get("cache_from")))
     return found
 
 
 def _of_folder(path: str, found: Brought) -> None:
     with open(f"{path}/index.json", encoding="utf-8") as f:
         index = json.load(f)
-    manifest = _blob(path, index["manifests"][0]["digest"])
-    config = _blob(path, manifest["config"]["digest"])
-    if manifest["config"]["mediaType"] != CONFIG_TYPE:
-        raise ValueError(f"{path} holds a cache of another builder")
+    try:
+        manifest = _blob(path, index["manifests"][0]["digest"])
+        described = manifest["config"]  # BuildKit's older form is an index: it has none
+    except (KeyError, IndexError, TypeError):
+        raise _others(path) from None
+    if described.get("mediaType") != CONFIG_TYPE:
+        raise _others(path)
+    config = _blob(path, described["digest"])
     there = {d["digest"] for d in manifest["layers"]}
     for key, diff_id in config["keys"]:
         if diff_id in there:
             found.keys[str(key)] = str(diff_id)
             found.places[str(diff_id)] = _blob_path(path, str(diff_id))
+
+
+def _others(path: str) -> ValueError:
+    return ValueError(f"{path} holds a cache of another builder")
 
 
 def _of_image(image: Image, found: Brought) -> None:
@@ -130,28 +140,23 @@ def layer(key: str, brought: Brought, store: Store) -> str | None:
     return diff_id
 
 
-def take_out(
-    rows: Iterable[str],
-    folder: str,
-    store: Store,
-    steps: list[tuple[str, str]],
-    push: Callable[[str], None] | None,
-) -> None:
+def take_out(options: BuildOptions, store: Store, steps: list[tuple[str, str]]) -> None:
     """Write what cache_to names. ImageError KAP511 for a kind that is not here."""
-    for text in rows:
+    for text in options.build.cache_to:
         wanted = row(text)
         place = wanted.options.get("dest") or wanted.options.get("destination") or ""
         name = wanted.options.get("ref", "")
         if wanted.type == "local" and place:
-            _write(os.path.join(folder, place), store, steps)
-        elif wanted.type == "registry" and name and push is not None:
+            _write(os.path.join(options.directory, place), store, steps)
+        elif wanted.type == "registry" and name and options.push is not None:
             chosen = tuple(dict.fromkeys(d for _, d in steps))
             store.put_image({"config": {}, IN_CONFIG: [list(s) for s in steps]}, chosen, (name,))
-            push(name)
+            options.push(name)
             store.untag(name)
         elif wanted.type != "inline":  # that one is in the image
             raise ImageError(
                 f"cache_to {text}: caches of type {wanted.type} are not written here",
+                where=options.places.get("cache_to"),
                 hint="type=local,dest=FOLDER, type=registry,ref=IMAGE, or type=inline and push the image",
                 code="KAP511",
             )

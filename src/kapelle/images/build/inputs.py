@@ -6,10 +6,13 @@ import os
 from collections.abc import Mapping
 
 from kapelle.errors import ImageError
+from kapelle.images import layoutread
 from kapelle.images.build import remote
 from kapelle.images.build.cache import Cache
+from kapelle.images.build.context import BuildOptions
 from kapelle.images.build.ignore import Ignore
 from kapelle.images.build.rootfs import Rootfs
+from kapelle.images.store import Store
 from kapelle.light import NamedTuple
 from kapelle.model.service import Build
 
@@ -28,6 +31,12 @@ def read(wanted: Build, cache: Cache, environ: Mapping[str, str]) -> Inputs:
         raise ImageError(
             f"unable to prepare context: path {wanted.context} not found", code="KAP511", hint="check build.context"
         )
+    if wanted.dockerfile.startswith(("http://", "https://")):
+        data, _ = remote.download(wanted.dockerfile, environ, None, "Dockerfile ")
+        try:
+            return Inputs(folder, data.decode(), wanted.dockerfile, _ignore(folder, ""))
+        except UnicodeDecodeError:
+            raise ImageError(f"{wanted.dockerfile} is no text in UTF-8", code="KAP511") from None
     path = os.path.join(folder, wanted.dockerfile)
     if wanted.dockerfile_inline:
         return Inputs(folder, wanted.dockerfile_inline, "dockerfile_inline", _ignore(folder, ""))
@@ -53,6 +62,28 @@ def folder_of(context: str, cache: Cache, environ: Mapping[str, str]) -> str:
     with open(file, "wb") as f:
         f.write(data)
     return unpacked(file, f"{place}/tree", context)
+
+
+def context(
+    name: str, value: str, options: BuildOptions, store: Store, cache: Cache, environ: Mapping[str, str]
+) -> str:
+    """What an additional context is, brought here: the path of a folder, or docker-image://NAME."""
+    if value.startswith("docker-image://"):
+        return value
+    try:
+        if value.startswith(layoutread.PREFIX):
+            return f"docker-image://{layoutread.load(value, options.directory, store).id}"
+        folder = folder_of(value, cache, environ)
+    except ImageError as e:
+        e.where = e.where or options.places.get("additional_contexts")
+        raise
+    if not os.path.isdir(folder):
+        raise ImageError(
+            f"additional context {name}: path {folder} not found",
+            where=options.places.get("additional_contexts"), code="KAP511",
+            hint="check build.additional_contexts (or --build-context)",
+        )  # fmt: skip
+    return folder
 
 
 def unpacked(file: str, folder: str, label: str) -> str:
