@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "render": {"errors", "events", "model", "plan"},
 }
 FOR_ALL = {"light"}  # a faster spelling of some of the standard library
-EDGE = {"cli", "shim", "__main__"}
+EDGE = {"cli", "__main__"}
 # module -> the only packages that may import it, and what of it
 ONLY_IN: dict[str, set[str]] = {
     "urllib3": {"images.registry", "images.wire", "images.identity", "images.upload", "images.fetch"},

@@ -4,11 +4,14 @@
 
 A case is a folder with a compose.yaml and whatever it needs; `args` holds flags (one per line), `env` variables.
 Differences are printed as JSON. `--write` keeps the oracle's answer in the case: expected.json, or expected-error.txt.
+Of the text that `config` prints, as YAML and as JSON, a digest is kept in texts.sha256 beside the folders.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import hashlib
 import json
 import os
 import subprocess
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from kapelle.compose.load import Options
 
 PLACE = "/CASE"
+FORMATS = ("yaml", "json")
 
 
 def words_of(case: Path) -> list[str]:
@@ -71,6 +75,39 @@ def ours(case: Path) -> tuple[Any, str]:
     return json.loads(dump.to_json(loaded.tree).replace(str(case), PLACE)), ""
 
 
+def reference_text(case: Path, docker: str, format: str) -> str:
+    """What `config` prints, to the byte."""
+    done = subprocess.run(
+        [docker, *words_of(case), "config", "--format", format],
+        cwd=case, env=environment_of(case), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.replace(str(case), PLACE)
+
+
+def our_text(case: Path, format: str) -> str:
+    from kapelle.compose import dump
+    from kapelle.compose.load import load
+
+    tree = load(options_of(case), str(case), environment_of(case)).tree
+    return (dump.to_json(tree) if format == "json" else dump.to_yaml(tree)).replace(str(case), PLACE)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_digests(folder: Path) -> dict[str, list[str]]:
+    """Case → the digests of its texts, in the order of FORMATS."""
+    file = folder / "texts.sha256"
+    rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+    return {name: found for name, *found in rows}
+
+
+def write_digests(folder: Path, found: dict[str, list[str]]) -> None:
+    rows = [" ".join([name, *found[name]]) for name in sorted(found)]
+    (folder / "texts.sha256").write_text("\n".join(rows) + "\n")
+
+
 def differences(mine: Any, theirs: Any, path: str = "") -> list[dict[str, Any]]:
     """Where two models differ, as JSON paths."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
@@ -113,6 +150,17 @@ def main() -> int:
             report[case.name] = {"ours": my_error or "accepted", "reference": their_error or "accepted"}
         elif not their_error and (rows := differences(mine, theirs)):
             report[case.name] = rows
+        if not their_error:
+            texts = {format: reference_text(case, options.docker, format) for format in FORMATS}
+            if options.write:
+                write_digests(
+                    case.parent, {**read_digests(case.parent), case.name: [digest(t) for t in texts.values()]}
+                )
+            if not my_error and case.name not in report:
+                pairs = [(texts[f].splitlines(), our_text(case, f).splitlines()) for f in FORMATS]
+                lines = [line for pair in pairs for line in difflib.unified_diff(*pair, "reference", "ours", n=1)]
+                if lines:
+                    report[case.name] = lines
     print(json.dumps(report, indent=1))
     return 1 if report else 0
 

@@ -1,19 +1,24 @@
-"""Write docs/reference/compose-file.md from the code's own tables.
+"""Write docs/reference from the code's own tables: the compose file, the commands, the variables, the errors.
 
     python tools/reference_docs.py [--check]
 
-`--check` writes nothing and fails when the committed file differs.
+`--check` writes nothing and fails when a committed file differs.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kapelle.cli.flags import Flag
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-FILE = ROOT / "docs" / "reference" / "compose-file.md"
+FOLDER = ROOT / "docs" / "reference"
 
 KINDS = {
     "string": "string",
@@ -74,9 +79,20 @@ MERGES = {
 }
 LISTS = ("strings", "plains", "words", "maps", "requests", "include", "hosts", "gpus", "ssh")
 
-# Keys that only steer the reading of files, and top-level parts whose engine side is told at the service.
+# Keys that only steer the reading of files.
 READING = ("version", "name", "include", "services.*.extends", "services.*.profiles", "services.*.env_file",
            "services.*.label_file")  # fmt: skip
+# What is told by looking at this machine or at single values, not by the table of keys.
+SPECIAL = {
+    "services.*.volumes[].type": "bind, volume, tmpfs and image honoured; others refused at `up`",
+    "services.*.volumes[].bind.selinux": "no labels are set: told where SELinux is on",
+    "services.*.userns_mode": "host, private and auto; others refused at `up`",
+    "networks.*.driver": "bridge; others refused at `up`",
+    "networks.*.driver_opts": "mtu, enable_icc and host_binding_ipv4 honoured; others told at `up`",
+    "networks.*.enable_ipv4": "true honoured; false told at `up`",
+    "volumes.*.driver": "local; others refused at `up`",
+    "volumes.*.driver_opts": "type, o and device honoured; others refused at `up`",
+}
 
 
 def honoured(path: str) -> str:
@@ -85,20 +101,20 @@ def honoured(path: str) -> str:
 
     if path.startswith(READING):
         return "read"
-    own = path.removeprefix("services.*.").replace("[]", "")
+    if path in SPECIAL:
+        return SPECIAL[path]
+    if path.partition(".")[0] == "models":  # told at the services that use them
+        path = "services.*.models"
     for key, why in NOT_HONOURED.items():
         name, some, values = key.partition("!=") if "!=" in key else key.partition("=")
-        if own == name or own.startswith(name + "."):  # `*` stands in both
+        if path == name or path.startswith((f"{name}.", f"{name}[]")):  # `*` and `[]` stand in both
             if values:
-                return f"{values if some == '=' else 'other than ' + values}: not honoured: {why}"
+                return f"{values if some == '=' else 'other than ' + values}: not honoured: {why}".replace("|", "\\|")
             return f"not honoured: {why}"
-    if own == "develop" or own.startswith("develop."):
-        return "read; `kap watch` is to come"
     return "honoured"
 
 
-def text() -> str:
-    """The whole document."""
+def compose_file() -> str:
     from kapelle.compose.keys import DISTINCT, PATTERNS, RANGES, rows
 
     lines = [
@@ -128,11 +144,112 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def commands() -> str:
+    """A section for each command, as `kap help COMMAND` tells it."""
+    from kapelle.cli import dispatch
+    from kapelle.cli import help as pages
+
+    lines = [
+        "# Every command",
+        "",
+        "Made from the commands' own tables by `python tools/reference_docs.py`; `kap help COMMAND` prints the same.",
+        "Verbs, flags and words are docker compose's where it has them. `--dry-run` and `--help` are understood after",
+        "every command, too.",
+        "",
+        "## In front of the command",
+        "",
+        *_flags(dispatch.GLOBAL_FLAGS),
+    ]
+    for title, verbs in pages.GROUPS:
+        lines += ["", f"## {title}"]
+        for verb in verbs:
+            module = dispatch.command(verb)
+            group = getattr(module, "SUBCOMMANDS", None)
+            for word, one in group.items() if group else (("", module),):
+                name = f"{verb} {word}".strip()
+                arguments = f" {one.ARGUMENTS}" if getattr(one, "ARGUMENTS", "") else ""
+                lines += ["", f"### kap {name}", "", f"`kap {name} [flags]{arguments}`: {one.HELP}"]
+                if any(not f.hidden for f in one.FLAGS):
+                    lines += ["", *_flags(one.FLAGS)]
+    return "\n".join(lines) + "\n"
+
+
+def _flags(flags: Sequence[Flag]) -> list[str]:
+    from kapelle.cli.help import flag_rows
+
+    def cell(text: str) -> str:
+        return text.strip().replace("|", "\\|")
+
+    rows = [f"| `{cell(names)}` | {cell(text)} |" for names, text in flag_rows(flags)]
+    return ["| flag | what it does |", "| --- | --- |", *rows]
+
+
+def variables() -> str:
+    from kapelle.cli import variables as table
+
+    def rows(some: Sequence[table.Variable], *, flags: bool) -> list[str]:
+        head = [
+            "| variable | flag | what it says |" if flags else "| variable | what it says |",
+            "| --- " * (2 + flags) + "|",
+        ]
+        for v in some:
+            names = ", ".join(f"`{n}`" for n in v.name.split(", "))
+            flag = f" {f'`{v.flag}`' if v.flag else ''} |" if flags else ""
+            head.append(f"| {names} |{flag} {v.meaning} |")
+        return head
+
+    return "\n".join([
+        "# Environment variables",
+        "",
+        "Made from `src/kapelle/cli/variables.py` by `python tools/reference_docs.py`. A flag goes before its",
+        "variable. What `${NAME}` in a file and a container get is another matter: `.env`, `env_file`, `environment`.",
+        "",
+        "## Docker Compose's",
+        "",
+        *rows(table.COMPOSE, flags=True),
+        "",
+        "The first four may stand in `.env`, too.",
+        "",
+        "## Kapelle's own",
+        "",
+        *rows(table.OWN, flags=True),
+        "",
+        "## Of the host",
+        "",
+        *rows(table.SHARED, flags=False),
+    ]) + "\n"  # fmt: skip
+
+
+def errors() -> str:
+    from kapelle.cli.commands.explain import CODES
+
+    lines = [
+        "# Errors",
+        "",
+        "Every message ends with its code. Made from `src/kapelle/cli/commands/explain.py` by",
+        "`python tools/reference_docs.py`; `kap explain CODE` prints the same.",
+        "",
+        "| code | about | what it means and what helps |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {code} | {about} | {text} |" for code, (about, text) in CODES.items()]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[Path, Callable[[], str]] = {
+    FOLDER / "compose-file.md": compose_file,
+    FOLDER / "cli.md": commands,
+    FOLDER / "environment.md": variables,
+    FOLDER / "errors.md": errors,
+}
+
+
 def main() -> int:
     if "--check" in sys.argv:
-        return 0 if FILE.exists() and FILE.read_text() == text() else 1
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    FILE.write_text(text())
+        return 0 if all(file.exists() and file.read_text() == text() for file, text in PAGES.items()) else 1
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for file, text in PAGES.items():
+        file.write_text(text())
     return 0
 
 

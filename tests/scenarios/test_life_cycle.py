@@ -309,13 +309,16 @@ def timed(kap: Kap, *words: str, **environment: str) -> tuple[float, str]:
 
 
 def test_a_first_process_that_can_not_hear_the_signal_is_killed_at_once_and_named_once(kap: Kap) -> None:
-    kap.file("services:\n  a: {image: busybox, command: [sleep, '1000']}\n")
+    kap.file(
+        "services:\n  a: {image: busybox, command: [sleep, '1000']}\n  b: {image: busybox, command: [sleep, '1000']}\n"
+    )
     name = f"{kap.folder.name}-a-1"
-    (kap.home / "state" / "projects" / kap.folder.name / "told-deaf-a").unlink(missing_ok=True)  # of an earlier session
+    (kap.home / "state" / "projects" / kap.folder.name / "told-deaf").unlink(missing_ok=True)  # of an earlier session
     kap.ok("up", "-d")
     took, told = timed(kap, "stop")
     assert took < 4
-    assert "a was killed at once" in told
+    assert told.count("was killed at once") == 1
+    assert re.search("^note: .*was killed at once", told, re.MULTILINE)
     assert "init: true" in told
     assert kap.ps()[name]["ExitCode"] == 137
     kap.ok("start")

@@ -291,6 +291,16 @@ def test_what_a_networks_options_say_is_done_or_told(kap: Kap) -> None:
     assert not reaches(kap, "a", address)
 
 
+def test_a_changed_network_is_made_anew_with_its_containers_and_what_they_keep(kap: Kap) -> None:
+    kap.file(f"services:\n  a: {{{IDLE}, volumes: [/data]}}\n")
+    kap.ok("up", "-d")
+    kap.ok("exec", "-T", "a", "sh", "-c", "echo kept > /data/f")
+    kap.file(f"services:\n  a: {{{IDLE}, volumes: [/data]}}\nnetworks:\n  default: {{labels: {{now: other}}}}\n")
+    assert "Recreate (network default changed)" in kap.ok("up", "-d").err
+    assert kap.ok("exec", "-T", "a", "cat", "/data/f").out == "kept\n"
+    assert "Recreate" not in kap.ok("up", "-d").err
+
+
 def test_a_network_mode_may_name_a_network(kap: Kap) -> None:
     name = f"own{os.getpid()}"
     kap.file(f"services:\n  a:\n    {{{IDLE}, network_mode: {name}}}\n")

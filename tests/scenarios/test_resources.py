@@ -453,6 +453,11 @@ def test_a_ulimit_beyond_what_may_be_set_is_lowered_and_said(kap: Kap) -> None:
     )
 
 
+def test_how_soon_a_service_is_killed_for_memory_can_be_chosen(kap: Kap) -> None:
+    _, out, _ = says(kap, "oom_score_adj: 321", "cat /proc/self/oom_score_adj")
+    assert out.split()[-1] == "321"
+
+
 def test_what_is_only_for_others_is_told(kap: Kap) -> None:
     kap.file(
         "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n    runtime: runc\n    isolation: hyperv\n"
@@ -462,5 +467,19 @@ def test_what_is_only_for_others_is_told(kap: Kap) -> None:
     for place, key in (("5:5", "runtime"), ("6:5", "isolation"), ("7:5", "storage_opt")):
         assert f'compose.yaml:{place}: service "a": {key} is not honoured' in err
     assert "deploy.resources.reservations.cpus is not honoured" in err
+    kap.file(
+        "services:\n  a:\n    image: busybox\n    command: [sleep, '99']\n    secrets: [s]\n"
+        "    volumes:\n      - {type: bind, source: ., target: /here, consistency: cached}\n"
+        "    develop: {watch: [{path: ., action: rebuild}]}\n"
+        "secrets:\n  s: {environment: HOME, driver: vault}\n"
+        "networks:\n  default: {ipam: {driver: other, options: {a: b}}}\n"
+    )
+    for told in (kap.ok("up", "-d").err, kap.ok("config", "--check").out):
+        assert 'service "a": volumes[0].consistency is not honoured' in told
+        assert "compose.yaml:8:5: " in told
+        assert 'service "a": develop is not honoured: files are not watched' in told
+        assert 'secret "s": driver is not honoured' in told
+        for key in ("driver", "options"):
+            assert f'network "default": ipam.{key} is not honoured' in told
     kap.file("services:\n  a: {image: busybox, command: [sleep, '99'], isolation: default}\n")
     assert "isolation is not honoured" not in kap.ok("up", "-d").err

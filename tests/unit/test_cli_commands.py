@@ -152,6 +152,12 @@ def test_ps_prints_docker_columns_and_only_what_runs(kap: Kap) -> None:
     assert rows[0].startswith("demo-db-1   postgres:16   ")
     assert kap("ps", "-a") == 0
     assert "Exited (3)" in kap.out
+    kap.world.containers["demo-db-1"] = kap.world.containers["demo-db-1"]._replace(standin=True)
+    assert kap("ps") == 0
+    header, row = kap.out.splitlines()
+    assert header.endswith("PORTS     STAND-IN")
+    assert row.startswith("demo-db-1   postgres:16   ")  # the columns that scripts cut stay docker's
+    assert row.endswith("yes")
     assert kap("ps", "--status", "exited", "--format", "{{.Name}} {{.ExitCode}}") == 0
     assert kap.out == "demo-web-1 3\n"
 

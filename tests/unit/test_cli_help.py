@@ -58,6 +58,12 @@ def test_every_code_in_the_source_is_explained(capsys: pytest.CaptureFixture[str
     assert main(["explain", "KAP000"]) == 1
 
 
+@pytest.mark.parametrize("verb", dispatch.NOT_HERE)
+def test_a_verb_of_docker_compose_that_is_not_here_says_so(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {verb} is not part of this version [KAP012]\n hint: ")
+
+
 @pytest.mark.parametrize("row", (GOLDEN / "cli" / "flags.txt").read_text().splitlines(), ids=lambda r: r.split()[0])
 def test_every_flag_of_docker_compose_is_taken_in_its_own_shape(row: str) -> None:
     """Each row: a command and its flags as docker compose has them; "=" takes a value, "*" may be repeated."""

@@ -1,4 +1,4 @@
-"""The fast commands load only what they need (DESIGN 13): start-up is a budget."""
+"""The fast commands load only what they need: start-up is a budget."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapelle.compose import dotenv, units
+from kapelle.compose import dotenv, emit, units
 from kapelle.compose.interpolate import Invalid, Required, substitute
 from kapelle.compose.load import Options, load
 from kapelle.compose.tree import Map
@@ -123,3 +123,9 @@ def test_it_does_not_matter_which_two_of_three_files_are_merged_first(a: list[st
 
     one, two, three = a_service(a), a_service(b), a_service(c)
     assert merge(merge(one, two), three) == merge(one, merge(two, three))
+
+
+def test_every_key_has_its_place_where_docker_compose_has_an_order_of_its_own() -> None:
+    for path, order in emit._ORDERS.items():
+        missing = emit._node(path).children.keys() - set(order.split())
+        assert missing <= {"include", "version", "pull_refresh_after"}, path  # these are never printed

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -56,3 +59,15 @@ def test_a_circle_is_refused() -> None:
     circle.append(circle)
     with pytest.raises(ValueError):
         jsontext.dumps(circle)
+
+
+def test_bad_json_is_refused_where_the_json_package_is_not_loaded() -> None:
+    program = (
+        "import sys\nfrom kapelle.light import jsontext\nassert 'json' not in sys.modules\n"
+        "for text in ('{no', '[1,]', '\"x', 'nul', '{\"a\" 1}'):\n"
+        "    try:\n        jsontext.loads(text)\n    except ValueError:\n        continue\n"
+        "    sys.exit(f'taken: {text}')\n"
+    )
+    source = Path(jsontext.__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(source)}, check=False)
+    assert done.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from planning import HERE, depending, edges, exited, lines, project, running, service, there
 
+from kapelle.compose.hashing import service_hash
 from kapelle.errors import KapelleError, Mistakes, Position
 from kapelle.model.project import Network, Volume
 from kapelle.model.service import Build, Dependency, HealthCheck, Mount, NetworkAttachment
@@ -49,6 +50,22 @@ def test_a_changed_configuration_recreates_and_names_the_key() -> None:
     have = running("db", labels={KEYS_LABEL: digests(before)})
     assert lines(up(project(after), there(have)))[0] == "recreate demo-db-1: environment.LEVEL changed"
     assert lines(up(project(after), there(have), UpOptions(no_recreate=True))) == []
+
+
+def test_a_container_of_an_earlier_kapelle_tells_what_changed_by_its_old_label() -> None:
+    before = service("db", raw={"image": "app:1", "environment": {"LEVEL": "info"}})
+    after = before._replace(config_hash="new", raw={"image": "app:1", "environment": {"LEVEL": "debug"}})
+    have = running("db", labels={"dev.kapelle.config-keys": digests(before)})
+    assert lines(up(project(after), there(have)))[0] == "recreate demo-db-1: environment.LEVEL changed"
+
+
+def test_what_has_no_effect_on_a_container_is_neither_in_its_hash_nor_in_its_label() -> None:
+    raw = {"image": "a", "scale": 2, "x-note": 1, "deploy": {"replicas": 2, "resources": {"limits": {"pids": 5}}}}
+    one, other = service("db", raw=raw), service("db", raw={**raw, "scale": 3, "x-note": 2, "deploy": {
+        "replicas": 3, "resources": {"limits": {"pids": 5}}}})  # fmt: skip
+    assert digests(one) == digests(other)
+    assert [part.partition("=")[0] for part in digests(one).split(",")] == ["deploy.resources", "image"]
+    assert service_hash(one.raw, {}) == service_hash(other.raw, {})
 
 
 def test_a_changed_configuration_of_unknown_origin_recreates_too() -> None:

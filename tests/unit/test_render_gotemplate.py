@@ -1,4 +1,4 @@
-"""Go templates as scripts write them (docker-cli.md section 5)."""
+"""Go templates as scripts write them."""
 
 from __future__ import annotations
 

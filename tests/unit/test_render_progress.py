@@ -53,7 +53,7 @@ def test_plain_prints_one_line_per_change() -> None:
         " Image redis:7  Pulling",
         " Image redis:7  Pulled",
         "warning: compose.yaml:3:5: careful",
-        "by the way",
+        "note: by the way",
         " Container demo-web-1  Recreate (image changed)",
         " Container demo-web-1  Recreated",
         " Container demo-db-1  Error is unhealthy",

@@ -420,7 +420,7 @@ class Context:
 
 
 def checked_name(name: str) -> str:
-    """A project name given by hand is refused, not repaired (cli.md 4)."""
+    """A project name given by hand is refused, not repaired."""
     allowed = "abcdefghijklmnopqrstuvwxyz0123456789_-"
     if name[:1] in ("", "_", "-") or any(c not in allowed for c in name):
         raise UsageError(

@@ -78,6 +78,13 @@ _MAKING = frozenset(
     "pull push restart rm rmi run save scale standins start stop system tag unpause up volume volumes".split()
 )
 ALIASES = {"convert": "config", "networks": "network"}
+# verbs of docker compose that are not part of this version, and what helps meanwhile
+NOT_HERE = {
+    "alpha": "kap help lists what is here",
+    "bridge": "kap config prints the project as one file, for a converter",
+    "publish": "kap bundle save FILE puts the project with its images into one file",
+    "watch": "bind-mount the sources and let the program reload itself",
+}
 
 GLOBAL_FLAGS = (
     Flag("--all-resources", help="keep networks, volumes, configs and secrets that no enabled service uses"),
@@ -259,6 +266,8 @@ def command(verb: str) -> ModuleType:
         except ModuleNotFoundError as e:
             if e.name != path:
                 raise
+    if verb in NOT_HERE:
+        raise KapelleError(f"{verb} is not part of this version", hint=NOT_HERE[verb], code="KAP012")
     raise unknown(verb, COMMANDS, "")
 
 

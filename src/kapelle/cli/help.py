@@ -50,14 +50,14 @@ def usage() -> str:
         rows = [(verb, module.HELP) for verb in verbs if verb in COMMANDS and (module := _module(verb)) is not None]
         if rows:
             lines += [f"{title}:", *_rows(rows), ""]
-    lines += ["Flags in front of the command:", *_rows(_flag_rows(GLOBAL_FLAGS)), "", "kap help COMMAND says more."]
+    lines += ["Flags in front of the command:", *_rows(flag_rows(GLOBAL_FLAGS)), "", "kap help COMMAND says more."]
     return "\n".join(lines) + "\n"
 
 
 def usage_of(verb: str, module: ModuleType | Command) -> str:
     arguments = f" {module.ARGUMENTS}" if getattr(module, "ARGUMENTS", "") else ""
     lines = [f"usage: kap {verb} [flags]{arguments}", "", module.HELP]
-    rows = _flag_rows(module.FLAGS)
+    rows = flag_rows(module.FLAGS)
     if rows:
         lines += ["", "Flags:", *_rows(rows)]
     return "\n".join(lines) + "\n"
@@ -79,7 +79,7 @@ def _module(verb: str) -> ModuleType | None:
         return None
 
 
-def _flag_rows(flags: Sequence[Flag]) -> list[tuple[str, str]]:
+def flag_rows(flags: Sequence[Flag]) -> list[tuple[str, str]]:
     rows = []
     for flag in flags:
         if flag.hidden:

@@ -1,7 +1,7 @@
 """Reading what is there without opening the engine, for the commands that only look: `ps`, `logs`, `ls`, `port` …
 
 The native engine's state folders are read by its own lean modules; images, steps and the model are not loaded
-(DESIGN 13: `ps` has a budget). Other engines are asked as they are.
+(`ps` has a budget). Other engines are asked as they are.
 """
 
 from __future__ import annotations

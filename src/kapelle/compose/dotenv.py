@@ -1,4 +1,4 @@
-"""`.env` and env_file syntax (compose-file.md section 2): text → pairs. Pure.
+"""`.env` and env_file syntax, as docker compose has it: text → pairs. Pure.
 
 Unquoted and double-quoted values are interpolated, later lines see earlier ones; single quotes are literal.
 """

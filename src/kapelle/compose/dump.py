@@ -39,7 +39,9 @@ def to_json(tree: Map, *, escape: bool = True) -> str:
                 blkio[key] = [{k.capitalize(): v for k, v in row.items()} for row in rows]
     for network in (out.get("networks") or {}).values():
         network.setdefault("ipam", {})
-    return json.dumps(out, indent=2, ensure_ascii=False, sort_keys=True)
+    from kapelle.compose.emit import in_order
+
+    return json.dumps(in_order(out), indent=2, ensure_ascii=False)
 
 
 def _own(value: Any, escape: bool, empty: Any) -> Any:

@@ -94,10 +94,30 @@ def emit(tree: dict[str, Any], *, ordered: bool = True) -> str:
     return "".join(writer.out)
 
 
+def in_order(tree: dict[str, Any]) -> dict[str, Any]:
+    """The same tree with its keys in the reference's order, where that is not the alphabet's: for JSON."""
+    orders = _orders()
+
+    def arranged(value: Any, node: Node | None) -> Any:
+        if isinstance(value, dict):
+            order = orders.get(node, {}) if node is not None else {}
+            keys = sorted(value, key=lambda k: (order.get(k, 1000), k))
+            return {k: arranged(value[k], node.child(k) if node is not None else None) for k in keys}
+        if isinstance(value, list):
+            return [arranged(v, node.item if node is not None else None) for v in value]
+        return value
+
+    return {k: arranged(tree[k], ROOT.child(k)) for k in sorted(tree)}
+
+
+def _orders() -> dict[Node, dict[str, int]]:
+    return {_node(path): {k: n for n, k in enumerate(order.split())} for path, order in _ORDERS.items()}
+
+
 class _Writer:
     def __init__(self) -> None:
         self.out: list[str] = []
-        self.orders = {_node(path): {k: n for n, k in enumerate(order.split())} for path, order in _ORDERS.items()}
+        self.orders = _orders()
         self.known: dict[str, str] = {}
 
     def mapping(self, tree: dict[str, Any], node: Node | None, indent: str, first: str | None = None) -> None:

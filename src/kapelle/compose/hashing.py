@@ -7,25 +7,12 @@ from collections.abc import Mapping
 
 from kapelle.light import Any, jsontext
 from kapelle.light.sha import sha256_hex
-
-# Settings that don't touch a container that is there: it need not be replaced for them.
-_LEFT_OUT = frozenset(("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach"))
-# … and of deploy, which is mostly for swarm, those that do
-_DEPLOYED = ("resources", "restart_policy")
+from kapelle.model.service import effective
 
 
 def digest(tree: Any) -> str:
     """64 hex digits of a tree, whatever the order of its keys."""
     return sha256_hex(jsontext.dumps(tree, sort=True, default=str).encode())
-
-
-def effective(service: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a container what it is: without notes (x-*) and what only plans and swarm read."""
-    own = {
-        k: v for k, v in service.items() if k not in _LEFT_OUT and (not k.startswith("x-") or k.startswith("x-kap-"))
-    }
-    deploy = {k: v for k, v in (own.pop("deploy", None) or {}).items() if k in _DEPLOYED}
-    return {**own, "deploy": deploy} if deploy else own
 
 
 def service_hash(service: Mapping[str, Any], contents: Mapping[str, str]) -> str:

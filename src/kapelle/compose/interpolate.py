@@ -1,4 +1,4 @@
-"""`$VARIABLES` in values. Owns the grammar of compose-file.md section 2; knows nothing of files.
+"""`$VARIABLES` in values. Owns their grammar, which is docker compose's; knows nothing of files.
 
 Only values are interpolated, never keys. Later phases see text in which `$$` has become `$`.
 """

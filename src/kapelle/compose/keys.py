@@ -1,9 +1,9 @@
 """THE table: one row per key path of a compose file.
 
 `path kind merge since`. A path's `*` is a free name, `[]` a list item. The kind says which values are allowed
-and what their canonical form is (`kinds` in validate and canonical); the merge rule, where it differs from the
-kind's own (maps key by key, lists appended, scalars replaced), how a later file changes an earlier one.
-To add a key: a row here, a field in `model`, a line in `bind`, a use in the engines, a golden case.
+and what their canonical form is (`KINDS` in casts, lists, shapes and canonical); the merge rule, where it differs
+from the kind's own (maps key by key, lists appended, scalars replaced), how a later file changes an earlier one.
+To add a key: docs/adding-a-key.md.
 Source: the compose specification's schema and observation of docker compose 2.40.
 """
 

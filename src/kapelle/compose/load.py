@@ -166,9 +166,11 @@ def load(
 
     active = options.profiles or tuple(p for p in variables.get("COMPOSE_PROFILES", "").split(",") if p)
     every = sorted({p for s in normalise.services(tree).values() for p in s.get("profiles") or ()})
-    off = profiles.split(tree, active, services)
+    off = profiles.split(tree, active if options.interpolate else ("*",), services)  # variables may stand in names
     if options.normalize:
         normalise.defaults(tree)
+    elif options.interpolate:
+        normalise.targets_of_secrets(tree)
     if options.consistency:
         mistakes = normalise.consistency(tree, off)
         if mistakes:
@@ -181,6 +183,8 @@ def load(
     if options.resolve_env:
         for service in normalise.services(tree).values():
             environment(service, reading, first)
+            if options.normalize:
+                arguments(service, first)
     notices = [Notice(text, where=where) for text, where in reading.warnings]
     if warning:
         notices.insert(0, Notice(warning))
@@ -316,6 +320,11 @@ def environment(service: Map, reading: Reading, variables: Mapping[str, str]) ->
     if values:
         service.put("environment", Map(values, places), service.at.get("environment") or service.at.get("env_file"))
     service.drop("env_file")
+    _label_files(service, reading, variables)
+
+
+def arguments(service: Map, variables: Mapping[str, str]) -> None:
+    """Build arguments that are names alone take the caller's value, or are none."""
     build = service.get("build")
     args = build.get("args") if isinstance(build, Map) else None
     if isinstance(args, Map):
@@ -324,7 +333,6 @@ def environment(service: Map, reading: Reading, variables: Mapping[str, str]) ->
                 args[key] = variables[key]
             else:
                 args.drop(key)
-    _label_files(service, reading, variables)
 
 
 def _set(values: Mapping[str, str | None]) -> dict[str, str]:

@@ -28,14 +28,19 @@ def defaults(tree: Map) -> None:
         if "default" in (service.get("networks") or {}):
             used_default = True
         _dependencies(service)
-        for grant in service.get("secrets") or ():
-            grant.setdefault("target", f"/run/secrets/{grant.get('source', '')}")
         if service.get("pull_policy") == "if_not_present":
             service["pull_policy"] = "missing"
     if used_default:
         networks = tree.setdefault("networks", Map())
         if networks.get("default") is None:
             networks["default"] = Map()
+    targets_of_secrets(tree)
+
+
+def targets_of_secrets(tree: Map) -> None:
+    for service in services(tree).values():
+        for grant in service.get("secrets") or ():
+            grant.setdefault("target", f"/run/secrets/{grant.get('source', '')}")
 
 
 def services(tree: Map) -> Map:

@@ -1,4 +1,4 @@
-"""Why a container ended with 137: the kernel ran out of memory for it (errors.md E13)."""
+"""Why a container ended with 137: the kernel ran out of memory for it."""
 
 from __future__ import annotations
 

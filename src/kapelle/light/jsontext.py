@@ -48,7 +48,7 @@ def loads(text: bytes | str) -> Any:
     text = text.strip(_BLANKS)
     try:
         value, end = _scan(text, 0)
-    except StopIteration:
+    except (StopIteration, SystemError):  # the latter where json.decoder, whose error it wants to raise, is not loaded
         raise ValueError("no JSON value") from None
     if end != len(text):
         raise ValueError(f"more after the JSON value, at {end}")

@@ -1,6 +1,6 @@
 """What the file asks of one service. Frozen values: times in seconds, sizes in bytes, paths absolute.
 
-NamedTuples, because they import five times faster than frozen dataclasses (DESIGN 2).
+NamedTuples, because they import five times faster than frozen dataclasses.
 `None` always means "the file does not say": the image's or the engine's default holds.
 """
 
@@ -247,3 +247,18 @@ class Service(NamedTuple):
     config_hash: str = ""  # 64 hex: digest of what forces a recreate
     raw: Mapping[str, Any] = {}  # canonical tree, as `config --format json` prints it
     where: Mapping[str, Position] = {}  # "ports[0].target" -> where it was written
+
+
+# Settings that don't touch a container that is there: it need not be replaced for them.
+_WITHOUT_EFFECT = frozenset(("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach"))
+# … and of deploy, which is mostly for swarm, those that do
+_DEPLOYED = ("resources", "restart_policy")
+
+
+def effective(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A service's settings that make a container what it is: without notes (x-*) and what only plans and swarm read."""
+    own = {
+        k: v for k, v in raw.items() if k not in _WITHOUT_EFFECT and (not k.startswith("x-") or k.startswith("x-kap-"))
+    }
+    deploy = {k: v for k, v in (own.pop("deploy", None) or {}).items() if k in _DEPLOYED}
+    return {**own, "deploy": deploy} if deploy else own

@@ -10,16 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from kapelle.light import Any
 from kapelle.model.project import Project
-from kapelle.model.service import Service
+from kapelle.model.service import Service, effective
 from kapelle.plan.observed import Container, Observed
 
-KEYS_LABEL = "dev.kapelle.config-keys"
-# they decide when or how many, not what a container is
-_WITHOUT_EFFECT = frozenset(
-    ("build", "pull_policy", "scale", "depends_on", "profiles", "develop", "attach", "container_name_of")
-)
+KEYS_LABEL = "org.kapelle.config-keys"
+_BEFORE = "dev.kapelle.config-keys"  # what it was called up to 0.1.0; containers made then still compare
 _DEEP = ("environment", "labels", "sysctls", "healthcheck", "networks", "logging", "ulimits", "extra_hosts")
-_DEPLOYED = ("resources", "restart_policy")  # what of deploy makes a container what it is
 
 
 def digests(service: Service) -> str:
@@ -30,17 +26,14 @@ def digests(service: Service) -> str:
 def _digests(service: Service) -> Iterator[tuple[str, str]]:
     for key, content in service.contents:
         yield f"the content of {key}", _digest(content)
-    raw = service.raw
+    raw = effective(service.raw)
     for key in sorted(raw):
-        if key in _WITHOUT_EFFECT or "," in key or "=" in key:
-            continue
-        if key.startswith("x-") and not key.startswith("x-kap-"):
+        if "," in key or "=" in key:
             continue
         value = raw[key]
         if key == "deploy":
-            for name in _DEPLOYED:
-                if name in value:
-                    yield f"deploy.{name}", _digest(value[name])
+            for name in value:
+                yield f"deploy.{name}", _digest(value[name])
         elif key in _DEEP and isinstance(value, Mapping):
             for name in sorted(value, key=str):
                 if "," not in str(name) and "=" not in str(name):
@@ -65,7 +58,7 @@ def _canonical(value: Any) -> str:
 
 def changed_keys(service: Service, container: Container) -> list[str]:
     """Keys whose values differ from those the container was made with; [] when that is not known."""
-    label = container.labels.get(KEYS_LABEL, "")
+    label = container.labels.get(KEYS_LABEL, "") or container.labels.get(_BEFORE, "")
     if not label:
         return []
     before = dict(part.split("=", 1) for part in label.split(",") if "=" in part)

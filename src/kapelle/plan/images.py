@@ -1,4 +1,4 @@
-"""Which images have to be pulled or built before containers can be made (compose-file.md: pull_policy, build)."""
+"""Which images have to be pulled or built before containers can be made: pull_policy, build."""
 
 from __future__ import annotations
 

@@ -113,7 +113,9 @@ class _Up:
     def _existing(self, service: Service, container: Container, network_changed: str) -> None:
         because = network_changed or self._recreate_reason(service, container)
         if because:
-            gone = container._replace(status="exited") if network_changed else container
+            gone = (
+                container._replace(status="exited", pid=0) if network_changed else container
+            )  # a step before removes it
             self._create(service, container.number, because, gone)
             return
         self.names.setdefault(service.name, []).append(container.name)

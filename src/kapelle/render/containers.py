@@ -1,4 +1,4 @@
-"""Containers as `ps` shows them: the fields of cli.md section 5, as strings in Docker's words."""
+"""Containers as `ps` shows them: the fields of docker compose's JSON, as strings in Docker's words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kapelle.light import Any
 from kapelle.plan.observed import Container, PublishedPort
+from kapelle.render import tables
 from kapelle.render.tables import ellipsis
 from kapelle.render.words import clock, command_line, duration, quoted
 
@@ -50,18 +51,15 @@ def fields(container: Container, now: float, *, truncate: bool = True) -> dict[s
     }
 
 
-def row(container: Container, now: float, *, truncate: bool = True) -> tuple[str, ...]:
-    """The table's cells. A stand-in says so behind its image."""
-    found = fields(container, now, truncate=truncate)
-    return (
-        found["Name"],
-        found["Image"] + (" (stand-in)" if container.standin else ""),
-        found["Command"],
-        found["Service"],
-        found["RunningFor"],
-        found["Status"],
-        found["Ports"],
-    )
+def table(shown: Sequence[Container], now: float, *, truncate: bool = True) -> str:
+    """docker compose's columns. Where a container is of a stand-in, a last one says of which."""
+    marked = any(c.standin for c in shown)
+    rows = []
+    for container in shown:
+        found = fields(container, now, truncate=truncate)
+        cells = [str(found[name]) for name in ("Name", "Image", "Command", "Service", "RunningFor", "Status", "Ports")]
+        rows.append([*cells, "yes" if container.standin else ""] if marked else cells)
+    return tables.table((*COLUMNS, "STAND-IN") if marked else COLUMNS, rows)
 
 
 def status(container: Container, now: float) -> str:

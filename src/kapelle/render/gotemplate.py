@@ -1,4 +1,4 @@
-"""The part of Go's text/template that `--format` users write (docker-cli.md section 5), over JSON-like values.
+"""The part of Go's text/template that `--format` users write, over JSON-like values.
 
 A mapping is a map: a missing key prints `<no value>`. A `Struct` is a structure: a missing field is an error.
 """

@@ -1,4 +1,4 @@
-"""`--progress json`: one object per event on stderr, in the shape of docker compose 2.40 (cli.md section 2).
+"""`--progress json`: one object per event on stderr, in the shape of docker compose 2.40.
 
 Our own additions: `because` (the step's cause), and notices, build lines and container output as objects with `kind`.
 """

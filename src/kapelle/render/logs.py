@@ -1,4 +1,4 @@
-"""Lines of container output with their prefix: `web-1  | hello` (cli.md section 3)."""
+"""Lines of container output with their prefix: `web-1  | hello`."""
 
 from __future__ import annotations
 

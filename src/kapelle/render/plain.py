@@ -30,8 +30,8 @@ class Renderer(Protocol):
 
 
 def notice_text(notice: Notice) -> str:
-    """`warning: compose.yaml:3:5: text`; a remark has no word in front."""
-    word = f"{notice.level}: " if notice.level != "info" else ""
+    """`warning: compose.yaml:3:5: text`; a remark is a note."""
+    word = "note: " if notice.level == "info" else f"{notice.level}: "
     place = f"{shown(notice.where)}: " if notice.where else ""
     return f"{word}{place}{notice.text}\n"
 
@@ -81,7 +81,7 @@ class _Image:
 
 
 class PlainRenderer(QuietRenderer):
-    """One line per change of state (cli.md section 2): ` Container demo-web-1  Creating`."""
+    """One line per change of state: ` Container demo-web-1  Creating`."""
 
     def __init__(
         self,

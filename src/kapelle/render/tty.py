@@ -1,4 +1,4 @@
-"""Progress on a terminal: a live block of one line per resource, with bars, health and seconds (cli.md section 2).
+"""Progress on a terminal: a live block of one line per resource, with bars, health and seconds.
 
 Rich is loaded by a thread of its own while the first steps run, and not at all by commands that are done before.
 """

@@ -14,7 +14,7 @@ from kapelle.light import Any
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-# cli.md section 4: file discovery
+# the names of compose files that are looked for, as docker compose does
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES = (
     "compose.override.yml",

@@ -119,7 +119,7 @@ def _text(context: Context, args: Args, loaded: Loaded) -> str:
 
     if args.no_interpolate:
         return dump.as_written(tree, args.format)
-    return dump.to_json(tree) + "\n" if args.format == "json" else dump.to_yaml(tree)
+    return dump.to_json(tree) if args.format == "json" else dump.to_yaml(tree)
 
 
 def _lines(rows: Any) -> str:

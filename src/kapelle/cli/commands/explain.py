@@ -18,7 +18,10 @@ FLAGS = ()
 CODES: dict[str, tuple[str, str]] = {
     "KAP001": ("something went wrong", "The message itself says what; there is no more specific code for it."),
     "KAP010": ("the command line", "A command, flag or value is not known. kap help COMMAND lists what it takes."),
-    "KAP012": ("not part of this version", "The flag is known but what it asks for is not built yet."),
+    "KAP012": (
+        "not part of this version",
+        "The command or flag is docker compose's, but what it asks for is not built here.",
+    ),
     "KAP101": (
         "another engine was asked for",
         "--engine or KAP_ENGINE named an engine that is not here. Kapelle runs containers itself: leave the flag out.",
@@ -157,7 +160,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "KAP701": (
         "containers can't be started as this user",
-        "The native engine needs the right to make namespaces and mounts (CAP_SYS_ADMIN). Run kap as root.",
+        "Kapelle needs the right to make namespaces and mounts, or user namespaces to get it in. kap doctor says what "
+        "is missing on this machine and what an administrator may run.",
     ),
     "KAP801": (
         "the kernel killed a service",

@@ -51,19 +51,21 @@ def run(context: Context, args: Args) -> int:
         return 0
     now = time.time()
     headers = ("CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED")
+    marked = any(r.standin for r in rows)  # then a last column says which
     cells = [
         (
             r.container,
             r.repository,
-            r.tag + (" (stand-in)" if r.standin else ""),
+            r.tag,
             r.platform,
             r.id.removeprefix("sha256:")[:12],
             words.size(r.size),
             f"{words.duration(now - r.created)} ago" if r.created else "N/A",
+            *(("yes" if r.standin else "",) if marked else ()),
         )
         for r in sorted(rows)
     ]
-    out.write(tables.table(headers, cells, least=20))
+    out.write(tables.table((*headers, "STAND-IN") if marked else headers, cells, least=20))
     return 0
 
 

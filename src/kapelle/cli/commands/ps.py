@@ -11,7 +11,6 @@ from kapelle.errors import UsageError
 from kapelle.light import TYPE_CHECKING, jsontext
 from kapelle.plan.observed import Container
 from kapelle.render import containers as rows
-from kapelle.render import tables
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
@@ -74,7 +73,7 @@ def _chosen(context: Context, args: Args, everyone: Sequence[Container]) -> list
 def _text(form: str, shown: Sequence[Container], *, truncate: bool) -> str:
     now = time.time()
     if form == "table":
-        return tables.table(rows.COLUMNS, (rows.row(c, now, truncate=truncate) for c in shown))
+        return rows.table(shown, now, truncate=truncate)
     if form == "json":
         objects = (rows.fields(c, now, truncate=truncate) for c in shown)
         return "".join(jsontext.dumps(o, ascii_only=False) + "\n" for o in objects)

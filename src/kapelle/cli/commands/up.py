@@ -118,7 +118,7 @@ def _check(args: Args, abort: str) -> None:
     if args.watch:
         raise KapelleError(
             "up --watch is not part of this version",
-            why="develop.watch is not read yet",
+            why="develop.watch is read and checked, but files are not watched",
             hint="bind-mount the sources and let the program reload itself",
             code="KAP012",
         )

@@ -1,13 +1,15 @@
-"""Which keys of a service this engine does not honour, and why: said at `up` and by `config --check`, never dropped.
+"""Which keys this engine does not honour, and why: said at `up` and by `config --check`, never dropped.
 
-Paths are below `services.*`; a key that is not named here is honoured.
+A key that is not named here is honoured, or told where this machine is looked at (`foresight`).
 """
 
 from __future__ import annotations
 
 _SWARM = "is for swarm; docker compose ignores it too"
 
-NOT_HONOURED: dict[str, str] = {
+_OF_A_SERVICE = {  # paths below `services.*`
+    "develop": "files are not watched, kap watch is not part of this version",
+    "volumes[].consistency": "is for Docker Desktop; elsewhere docker ignores it too",
     "logging.driver!=json-file|local": "output is kept in files here, whatever the driver",
     "cpu_count": "is for Windows containers",
     "cpu_percent": "is for Windows containers",
@@ -34,3 +36,12 @@ NOT_HONOURED: dict[str, str] = {
     "deploy.rollback_config": _SWARM,
     "deploy.update_config": _SWARM,
 }
+_OF_THE_PROJECT = {
+    "networks.*.ipam.driver!=default": "addresses are given by Kapelle itself",
+    "networks.*.ipam.options": "they are for a driver of addresses, and there is none here",
+    "secrets.*.driver": _SWARM,
+    "secrets.*.driver_opts": _SWARM,
+    "secrets.*.template_driver": _SWARM,
+    "configs.*.template_driver": _SWARM,
+}
+NOT_HONOURED: dict[str, str] = {**{f"services.*.{path}": why for path, why in _OF_A_SERVICE.items()}, **_OF_THE_PROJECT}

@@ -1,7 +1,7 @@
 """Between fork and exec: what a new process does to become a container's first process, or to join one.
 
-Runs in a child of the keeper, alone, single-threaded; it imports nothing heavy and returns never. The order
-(DESIGN 4): namespaces → mounts → pivot_root → masked paths → seccomp (while CAP_SYS_ADMIN is held, because
+Runs in a child of the keeper, alone, single-threaded; it imports nothing heavy and returns never. The order:
+namespaces → mounts → pivot_root → masked paths → seccomp (while CAP_SYS_ADMIN is held, because
 no_new_privs stays off by default) → bounding set → user → capabilities → close_range → exec.
 """
 

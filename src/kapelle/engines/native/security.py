@@ -126,3 +126,6 @@ def notes(service: Service) -> Iterator[tuple[str, str]]:
             enabled = os.path.exists(_SELINUX)
             why = "labels are not set by this engine" if enabled else "SELinux is not enabled in this kernel"
             yield f"security_opt[{at}]", why
+    for at, mount in enumerate(service.raw.get("volumes") or () if os.path.exists(_SELINUX) else ()):
+        if (mount.get("bind") or {}).get("selinux"):
+            yield f"volumes[{at}].bind.selinux", "files are not labelled by this engine"

@@ -1,4 +1,4 @@
-"""The command's side of a stop: hooks, the request, and words for an end that the program did not choose (E13)."""
+"""The command's side of a stop: hooks, the request, and words for an end that the program did not choose."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def _tell(
     engine: NativeEngine, project: Project, container: Container, message: dict[str, Any], killed: str, emit: Emit
 ) -> None:
     service, signal = container.service, message["signal"]
-    if killed == "deaf" and _first_time(engine, project.name, f"deaf-{service}"):
+    if killed == "deaf" and _first_time(engine, project.name, "deaf"):
         text = (
             f"{service} was killed at once: its first process has no handler for {signal}, so the kernel keeps the "
-            f"signal from it; with init: true on the service it would end by {signal}"
+            f"signal from it; with init: true on the service it would end by {signal} (told once per project)"
         )
-        emit(Notice(text, "info", _place(project, service, "command", "image"), once=f"deaf {service}"))
+        emit(Notice(text, "info", _place(project, service, "command", "image", "build", ""), once="deaf"))
     if killed == "grace":
         text = (
             f"{container.name} did not stop within {message['timeout']:g} s after {signal} and was killed (exit 137); "

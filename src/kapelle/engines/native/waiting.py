@@ -1,4 +1,4 @@
-"""Waiting for a condition, and saying why it can't come true any more (errors.md E3, E4)."""
+"""Waiting for a condition, and saying why it can't come true any more."""
 
 from __future__ import annotations
 

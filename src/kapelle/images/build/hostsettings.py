@@ -1,4 +1,4 @@
-"""The host's own settings inside a build (DESIGN 10): proxies, CA bundle, pip, npm and apt.
+"""The host's own settings inside a build: proxies, CA bundle, pip, npm and apt.
 
 They are mounts and variables of a RUN only: never in the image, its config or a cache key. Proxies always (as
 Docker's predefined arguments); the rest when asked for. `host_settings` serves containers as well.
