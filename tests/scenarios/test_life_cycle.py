@@ -611,3 +611,11 @@ def test_a_dependency_that_is_not_required_may_fail_with_a_notice(kap: Kap) -> N
     told = kap.ok("up", "-d", timeout=30).err
     assert "optional dependency 'db' failed" in told
     assert kap.state(f"{kap.folder.name}-web-1") == "running"
+
+
+def test_a_program_that_is_over_in_no_time_ends_its_container_also_behind_an_init(kap: Kap) -> None:
+    """Its end may come before the init listens for it: all of many end."""
+    kap.file("services:\n  job: {image: busybox, command: 'true', init: true, scale: 30}\n")
+    for _ in range(3):
+        kap.ok("up", "-d")
+        wait_until(lambda: {row["State"] for row in kap.ps().values()} == {"exited"}, what="one of them did not end")

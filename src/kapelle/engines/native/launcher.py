@@ -388,8 +388,11 @@ def _set_apparmor(profile: str) -> None:
 
 def _become_init(spec: Spec, sync: socket.socket, space: int) -> None:
     """`init: true`: stay behind as a small pid 1 that passes signals on and reaps; the program is its child."""
+    everything = set(range(1, 65)) - {9, 19, 32, 33}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # first: a program may be over in no time
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     sync.close()
     if space >= 0:
@@ -404,8 +407,6 @@ def _become_init(spec: Spec, sync: socket.socket, space: int) -> None:
         seccomp.load(seccomp.filter_for(held))  # a profile is for the program; it need not allow what an init does
     caps.drop_bounding(held)
     caps.set_caps(held, held, frozenset())
-    everything = set(range(1, 65)) - {9, 19, 32, 33}
-    signal.pthread_sigmask(signal.SIG_BLOCK, everything)
     while True:
         info = signal.sigwaitinfo(everything)
         if info.si_signo != signal.SIGCHLD:
