@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,18 @@ from kapelle.engines.native import logs
 from kapelle.engines.native.intake import Intake
 
 ID = "c" * 64
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open() -> Iterator[None]:
+    """Supervisors that are killed close nothing; an ordinary user may have only so many pipes of full size."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    for fd in set(os.listdir("/proc/self/fd")) - before:
+        try:
+            os.close(int(fd))
+        except OSError:
+            pass  # the listing's own
 
 
 class Killed(BaseException):
