@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -41,7 +42,9 @@ def running(directory: Path, extra: str = "", tls: Tls | None = None) -> Iterato
         f"http: {{addr: '127.0.0.1:{port}'{tls.config if tls else ''}}}\n" + extra
     )
     with open(directory / "log", "wb") as log:
-        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+        # it takes any REGISTRY_… for a setting of its own; REGISTRY_AUTH_FILE is skopeo's
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log, env=environment)
     try:
         end = time.monotonic() + 20
         while True:

@@ -16,14 +16,14 @@ import kills
 # verb, process, what is about to be called there, a part of the place
 POINTS = (
     ("up", "command", "rename", "making.py"),  # between the files of a container and the container
-    ("up", "supervisor", "sendmsg", "supervisor.py"),  # about to have the keeper fork
+    ("up", "supervisor", "sendmsg", "keeper_channel.py"),  # about to have the keeper fork
     ("up", "supervisor", "send ", "network.py"),  # a bridge half made
     ("up", "keeper", "fork", "keeper.py"),
     ("up", "launcher", "mount", "fsops.py"),
     ("recreate", "command", "unlink", "making.py"),  # between the old container and the new
     ("recreate", "keeper", "rename", "keeper_files.py"),  # an exit that is not written yet
     ("restart", "supervisor", "write", "logs.py"),  # a line that is read and not written
-    ("restart", "supervisor", "close", "network.py"),  # a port half given back
+    ("restart", "supervisor", "close", "publishing.py"),  # a port half given back
     ("run", "command", "sendmsg", "oneoff.py"),
     ("down", "command", "unlink", "making.py"),
     ("down", "supervisor", "unlink", "supervisor.py"),

@@ -112,8 +112,11 @@ def test_a_project_that_was_killed_whole_leaves_nothing_on_the_host_after_down(k
     before = tables()
     kap.ok("up", "-d")
     assert tables() - before
-    for _ in range(3):  # each becomes the other
-        kill(kap, "kap-keeper", "kap-supervisor")
-    wait_until(lambda: not ours(kap, "kap-keeper") and not ours(kap, "kap-supervisor"))
+
+    def gone() -> bool:
+        kill(kap, "kap-keeper", "kap-supervisor")  # each becomes the other
+        return not ours(kap, "kap-keeper") and not ours(kap, "kap-supervisor")
+
+    wait_until(gone)
     kap.ok("down", "-t", "0")
     assert tables() <= before

@@ -380,17 +380,18 @@ class Context:
     def wake(self) -> None:
         """Let the supervisor of a known project come up while this command, which will need it, loads the rest.
 
-        Whatever hinders it shows again when it is really needed.
+        Not when there are containers: it would go on with them before this command has looked. Whatever hinders it
+        shows again when it is really needed.
         """
         if self.dry_run or self.engine_name() != "native" or os.geteuid() != 0:
             return
         from kapelle.engines.native import client
-        from kapelle.state import index
+        from kapelle.state import index, store
 
         name = self.given.project_name or self.environ.get("COMPOSE_PROJECT_NAME", "")
         try:
             name = checked_name(str(name)) if name else index.lookup(self.paths, self._index_key())
-            if name and os.path.isdir(self.paths.project(name)):
+            if name and not store.names_in(f"{self.paths.project(name)}/containers"):
                 there = client.connect(self.paths, name)
                 if there is None:
                     self._woken = name, client.ensure(self.paths, name, strict=self._is_strict())
