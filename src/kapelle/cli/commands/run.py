@@ -8,7 +8,7 @@ import sys
 from kapelle.cli.bringup import options_of, plan_dependencies, tell_unsupported
 from kapelle.cli.commands.up import show_unchanged
 from kapelle.cli.flags import Args, Flag
-from kapelle.errors import UsageError
+from kapelle.errors import EngineError, UsageError
 from kapelle.events import Notice
 from kapelle.light import TYPE_CHECKING, signal
 from kapelle.plan import order
@@ -215,6 +215,8 @@ def _code_of(context: Context, project: Project, started: Started) -> int:
     """The exit code, once it has ended; that the kernel killed it for want of memory is said."""
     status = started.outcome()
     code = int(status.get("exit_code", 137))
+    if status.get("error"):  # the start was asked for twice: who asked first was told nothing
+        raise EngineError(f"container {started.container.name} could not be started: {status['error']}", code="KAP310")
     if code and status.get("oom"):
         from kapelle.engine import killed
         from kapelle.render import errors

@@ -27,7 +27,10 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
     """
     fds: list[int] = []
     try:
-        data, ancillary, _, _ = sock.recvmsg(LIMIT, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, ancillary, _, _ = _received(sock)
+        except ConnectionResetError:  # it went without reading all of ours. Said once; its own last words come after
+            data, ancillary, _, _ = _received(sock)
     except ConnectionResetError:
         return None, []
     for level, kind, payload in ancillary:
@@ -43,3 +46,7 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
     except ValueError:
         message = {}
     return (message if isinstance(message, dict) else {}), fds
+
+
+def _received(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+    return sock.recvmsg(LIMIT, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
