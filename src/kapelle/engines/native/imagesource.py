@@ -77,15 +77,15 @@ class ImageSource:
                 self._held = None
 
     def _fetch(self, reference: str, emit: Emit, policy: str, platform: str, project: Project | None) -> Image:
-        from kapelle.images.mirrors import settings
-        from kapelle.images.pull import Unreachable, pull
-        from kapelle.images.standins.provide import advice, available, is_outdated, provide
-
         have = self.store.find(reference)
         if self.offline:
             return self._here(reference, have, emit, policy, project)
         if have is not None and (policy == "never" or (policy == "missing" and not have.standin)):
             return have
+        from kapelle.images.mirrors import settings
+        from kapelle.images.pull import Unreachable, pull  # the HTTP library takes 35 ms to load
+        from kapelle.images.standins.provide import advice, available, is_outdated, provide
+
         allowed = self.stand_ins(project) and available(reference, self.environ)
 
         def tell(event: Event) -> None:
