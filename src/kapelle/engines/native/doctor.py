@@ -6,7 +6,7 @@ import os
 import pwd
 from collections.abc import Callable
 
-from kapelle.engines.native import cgroup_tree, fuse, rung, stacking, userns_choice
+from kapelle.engines.native import cgroup_tree, fuse, rung, stacking, trying, userns_choice
 from kapelle.light import NamedTuple
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
@@ -30,7 +30,7 @@ class Report(NamedTuple):
 
 def examine(paths: Paths, wanted: str = "", overlay: str = "") -> Report:
     """Try everything. `wanted`: KAP_RUNG; `overlay`: KAP_OVERLAY. Leaves nothing behind."""
-    told = _in_child(lambda: rung.enter(wanted))
+    told = trying.in_child(lambda: rung.enter(wanted))
     found = [
         _namespaces(told),
         _subordinate_ids(told),
@@ -53,27 +53,6 @@ def admin_script(report: Report) -> str:
     return "#!/bin/sh\n# For Kapelle, to be run once as root.\nset -eu\n" + ("".join(rows) or "# nothing to do\n")
 
 
-def _in_child(call: Callable[[], str]) -> str:
-    """What `call` says in a child process; the words of its OSError after "!"."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            try:
-                said = call()
-            except OSError as e:
-                said = f"!{e.strerror or e}"
-            os.write(writing, said.encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as f:
-        text = f.read().decode("utf-8", "replace")
-    os.waitpid(child, 0)
-    return text
-
-
 def _on_rung(wanted: str, call: Callable[[], None]) -> str:
     """ "" when `call` works on the best rung, in mount and network namespaces of its own; else the error's words."""
 
@@ -85,7 +64,7 @@ def _on_rung(wanted: str, call: Callable[[], None]) -> str:
         call()
         return "ok"
 
-    said = _in_child(go)
+    said = trying.in_child(go)
     return "" if said == "ok" else said.lstrip("!") or "the child died"
 
 
@@ -178,7 +157,7 @@ def _overlay(paths: Paths, wanted: str, forced: str) -> Finding:
             return "!no user namespace"
         return " ".join(stacking.find(paths))
 
-    how, _, why = _in_child(find).partition(" ")
+    how, _, why = trying.in_child(find).partition(" ")
     if how not in (stacking.KERNEL, stacking.FUSE, stacking.COPY):
         seen = f"{place}: {how.lstrip('!')} {why}".rstrip()
         return Finding("storage", False, seen, "images and containers", user="KAP_HOME=FOLDER")

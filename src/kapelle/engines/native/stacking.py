@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kapelle.engines.native import fuse, rung
+from kapelle.engines.native import fuse, rung, trying
 from kapelle.errors import EngineError
 from kapelle.events import Emit, Notice
 from kapelle.light import Any
@@ -79,17 +79,7 @@ def find(paths: Paths) -> tuple[str, str]:
 
 def _refusal(folder: str, how: str) -> str:
     """What is wrong with a way, tried in a child with a file that is hidden and one that is made; "" if nothing."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, (_try(f"{folder}/{how}", how) or "ok").encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as f:
-        said = f.read().decode("utf-8", "replace")
-    os.waitpid(child, 0)
+    said = trying.in_child(lambda: _try(f"{folder}/{how}", how) or "ok")
     return "" if said == "ok" else said or "the child died"
 
 

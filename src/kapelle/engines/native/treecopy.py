@@ -5,7 +5,6 @@ hard-linked into a tree that can be written.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 
@@ -13,7 +12,6 @@ from kapelle.images import trees
 from kapelle.images.build.rootfs import Entry, Rootfs
 from kapelle.linux import fsops, idmap
 
-_FICLONE = 0x40049409
 _PIECE = 1 << 20
 
 
@@ -48,7 +46,7 @@ def _copy_one(entry: Entry, to: str, links: dict[tuple[int, int], str]) -> None:
     if stat.S_ISLNK(info.st_mode):
         os.symlink(os.readlink(entry.real), to)
     elif stat.S_ISREG(info.st_mode):
-        _copy_bytes(entry.real, to)
+        fsops.copy_bytes(entry.real, to)
         links[key] = to
     else:
         try:
@@ -58,22 +56,6 @@ def _copy_one(entry: Entry, to: str, links: dict[tuple[int, int], str]) -> None:
                 raise
             return  # a device node can't be made in a user namespace
     fsops.copy_attributes(entry.real, to)
-
-
-def _copy_bytes(source: str, target: str) -> None:
-    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.ioctl(writing, _FICLONE, reading)
-            except OSError:
-                while os.sendfile(writing, reading, None, 1 << 24):
-                    pass
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
 
 
 def changes(layers: tuple[str, ...], tree: str, since: int, into: str) -> None:
