@@ -49,7 +49,8 @@ class BuildOutput(NamedTuple):
 class LogLine(NamedTuple):
     """A line of a container's output, or several that came together. `time` is nanoseconds since the epoch.
 
-    `text` has no line end; between several lines there is one each.
+    `text` has no line end; between several lines there is `joint`, which may be more than a line end: who writes them
+    puts something of its own there anyway.
     """
 
     container: str
@@ -58,6 +59,11 @@ class LogLine(NamedTuple):
     time: int
     text: bytes
     partial: bool = False  # the line goes on in the next event
+    joint: bytes = b"\n"
+
+    def joined_by(self, joint: bytes) -> bytes:
+        """The lines with this between them."""
+        return self.text if joint == self.joint else self.text.replace(self.joint, joint)
 
 
 class ContainerEvent(NamedTuple):

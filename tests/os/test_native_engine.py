@@ -76,7 +76,9 @@ class Bench:
         return records.containers(self.paths, "t")[0]
 
     def output(self) -> list[str]:
-        return [text.decode() for line in self.engine.logs((self.now(),)) for text in line.text.split(b"\n")]
+        return [
+            text.decode() for line in self.engine.logs((self.now(),)) for text in line.joined_by(b"\n").split(b"\n")
+        ]
 
     def run(self, *command: str) -> tuple[int, str]:
         reading, writing = os.pipe()

@@ -175,7 +175,7 @@ class EngineContract:
 
 def texts(lines: Iterable[LogLine]) -> list[bytes]:
     """Line by line: an engine may give several that came together."""
-    return [text for line in lines for text in line.text.split(b"\n")]
+    return [text for line in lines for text in line.joined_by(b"\n").split(b"\n")]
 
 
 def _ignore(_: Event) -> None:

@@ -64,7 +64,7 @@ class Project:
     def text(self) -> bytes:
         found = b""
         for record in logs.read(str(self.log)):
-            found += record.text + (b"" if record.partial else b"\n")
+            found += record.plain() + (b"" if record.partial else b"\n")
         return found + self.writer().pending["stdout"]
 
 
@@ -141,7 +141,7 @@ def test_a_line_without_its_end_is_written_once_when_its_stream_ends(tmp_path: P
     project.intake.ending(ID, "stdout", project.now.pending["stdout"])
     project.now.flush("stdout")  # and killed before it says so
     project.begin()
-    assert [r.text for r in logs.read(str(project.log))] == [b"no end"]
+    assert [r.plain() for r in logs.read(str(project.log))] == [b"no end"]
     assert project.now.pending["stdout"] == b""
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kapelle.plan.up import UpOptions
 
 _PACE = 0.05  # seconds between looks for a second Ctrl-C
+_BATCH = 1 << 14  # bytes that are worth a write of their own
 _MOST_FOLLOWERS = 40  # each holds an inotify instance, of which a user has 128
 
 
@@ -276,9 +277,13 @@ class Output:
         self.thread.start()
 
     def line(self, line: LogLine) -> None:
+        alone = len(line.text) >= _BATCH
         with self.lock:
             self.printer.line(line)
-        self.dirty.set()
+            if alone:
+                self.printer.flush()
+        if not alone:
+            self.dirty.set()
 
     def note(self, container: Container, text: str) -> None:
         with self.lock:

@@ -65,7 +65,7 @@ class LogPrinter:
             return
         if self._held and key in self._held:
             held = self._held.pop(key)
-            line = held._replace(text=held.text + line.text)
+            line = held._replace(text=held.text + line.text, joint=line.joint)
         out = self.err if self.err is not None and line.stream == "stderr" else self.out
         out.write(self.format(line))
 
@@ -81,8 +81,7 @@ class LogPrinter:
         prefix = self._prefix(line.container) if self.prefix else b""
         time = rfc3339(line.time).encode() + b" " if self.timestamps else b""
         start = prefix + time
-        text = line.text.replace(b"\n", b"\n" + start) if start else line.text
-        return start + text + b"\n"
+        return start + line.joined_by(b"\n" + start) + b"\n"
 
     def _prefix(self, container: str) -> bytes:
         found = self._prefixes.get(container)

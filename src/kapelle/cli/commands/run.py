@@ -195,9 +195,13 @@ def _attend(context: Context, project: Project, create: CreateContainer, started
     engine = context.engine()
     if started is None:
         container = next(c for c in engine.observe(project.name).containers if c.name == create.name)
+        from kapelle.render.logs import LogPrinter
+
+        printer = LogPrinter(context.stdout.buffer, prefix=False, err=context.stderr.buffer)
         for line in engine.logs((container,), follow=True):
-            out = context.stderr if line.stream == "stderr" else context.stdout
-            out.write(line.text.decode("utf-8", "replace") + "\n")
+            printer.line(line)
+            printer.flush()
+        printer.finish()
         code = next((c for _, c in engine.wait((container,))), 0)
         if create.remove_on_exit:
             _remove(context, project, create)

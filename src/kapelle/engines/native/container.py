@@ -694,7 +694,7 @@ class Container:
             if self.log_watch is not None:
                 since = int(float(self.status["started"]) * 1e9) - _EARLY
                 for record in logs.read(f"{self.directory}/log", since=since):
-                    self.log_watch.feed(record.stream, record.text + b"\n")
+                    self.log_watch.feed(record.stream, record.plain() + b"\n")
             self.health = Health(self.supervisor, self)
             self.health.begin(resumed=True)
 

@@ -412,7 +412,7 @@ class NativeEngine:
     def last_lines(self, container: Container, count: int = _LAST_LINES) -> list[str]:
         """The end of a container's output, for messages."""
         try:
-            return [line.text.decode("utf-8", "replace") for line in self.logs((container,), tail=count)]
+            return [line.joined_by(b"\n").decode("utf-8", "replace") for line in self.logs((container,), tail=count)]
         except (OSError, KapelleError):
             return []
 

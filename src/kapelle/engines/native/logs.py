@@ -22,8 +22,13 @@ _BLOCK = 1 << 18
 class Record(NamedTuple):
     time: int  # nanoseconds since the epoch
     stream: str  # stdout or stderr
-    text: bytes  # a line without its end, or several that came together, with line ends between them
+    text: bytes  # a line without its end, or several that came together, with `joint` between them
     partial: bool
+    joint: bytes = b"\n"
+
+    def plain(self) -> bytes:
+        """The lines with a line end between them."""
+        return self.text if self.joint == b"\n" else self.text.replace(self.joint, b"\n")
 
 
 class Writer:
@@ -168,7 +173,7 @@ def rows(stream: str, data: bytes, now: int) -> tuple[bytes, bytes]:
     more = b"%019d %s " % (now, letter.upper())
     out = b""
     if found:
-        if len(whole) > LONGEST and any(len(line) > LONGEST for line in whole.split(b"\n")):
+        if _has_long(whole):
             out = b"".join(piece for line in whole.split(b"\n") for piece in _pieces(line, head, more))
         else:
             out = head + whole.replace(b"\n", b"\n" + head) + b"\n"
@@ -176,6 +181,16 @@ def rows(stream: str, data: bytes, now: int) -> tuple[bytes, bytes]:
         out += more + rest[:LONGEST] + b"\n"
         rest = rest[LONGEST:]
     return out, rest
+
+
+def _has_long(whole: bytes) -> bool:
+    """Is one of these lines longer than LONGEST? Looked for in steps as long as a line may be."""
+    start = 0
+    while len(whole) - start > LONGEST:
+        start = whole.rfind(b"\n", start, start + LONGEST + 1) + 1 or -1
+        if start < 0:
+            return True
+    return False
 
 
 def last_row(stream: str, rest: bytes, now: int) -> bytes:
@@ -199,6 +214,14 @@ def segments(directory: str) -> list[int]:
         return []
 
 
+def opened(directory: str, number: int) -> int:
+    """A segment for reading; -1 when it is not there."""
+    try:
+        return os.open(f"{directory}/{number}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
 def parse(line: bytes) -> Record | None:
     """A record from its line without line end; None for a torn one."""
     if len(line) < _HEADER or not line[:19].isdigit() or line[20] not in _STREAM:
@@ -209,7 +232,7 @@ def parse(line: bytes) -> Record | None:
 def batches(data: bytes) -> Iterator[Record]:
     """The records of whole lines. Lines with the same time and stream are one: they came together.
 
-    What costs time here is Python's turns, so a run of lines is found and freed of its headers as a whole.
+    What costs time here is Python's turns, so a run of lines is found as a whole. Its headers stay in it, as `joint`.
     """
     at, end = 0, len(data)
     while at < end:
@@ -219,11 +242,12 @@ def batches(data: bytes) -> Iterator[Record]:
             continue
         partial = head[20] < ord("a")
         stop = _line_end(data, at) if partial else _run_end(data, at, head)
-        text = data[at + _HEADER : stop].replace(b"\n" + head, b"\n")
-        if b"\n" in text and stop - at != len(text) + _HEADER * (text.count(b"\n") + 1):  # another's between them
+        text = data[at + _HEADER : stop]
+        joint = b"\n" + head
+        if text.count(b"\n") != text.count(joint):  # another's between them
             stop = _line_end(data, at)
             text = data[at + _HEADER : stop]
-        yield Record(int(head[:19]), _STREAM[head[20]], text, partial)
+        yield Record(int(head[:19]), _STREAM[head[20]], text, partial, joint)
         at = stop + 1
 
 
@@ -241,16 +265,17 @@ def _run_end(data: bytes, at: int, head: bytes) -> int:
     return stop
 
 
-def blocks(path: str, offset: int = 0) -> Iterator[bytes]:
-    """Whole lines of a segment from `offset` on, some hundred kilobytes at a time. Raises FileNotFoundError."""
+def blocks(fd: int, offset: int = 0) -> Iterator[bytes]:
+    """Whole lines of a segment from `offset` on, some hundred kilobytes at a time."""
     rest = b""
-    with open(path, "rb", buffering=0) as f:
-        f.seek(offset)
-        while data := f.read(_BLOCK):
-            whole = (rest + data).rpartition(b"\n")
-            rest = whole[2]
-            if whole[1]:
-                yield whole[0] + b"\n"
+    while data := os.pread(fd, _BLOCK, offset):
+        offset += len(data)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield rest + data[:end]
+            rest = data[end:]
+        else:
+            rest += data
 
 
 def read(
@@ -268,11 +293,14 @@ def read(
 
 def _all(directory: str) -> Iterator[Record]:
     for number in segments(directory):
-        try:
-            for block in blocks(f"{directory}/{number}"):
-                yield from batches(block)
-        except FileNotFoundError:
+        fd = opened(directory, number)
+        if fd < 0:
             continue  # rotated away meanwhile
+        try:
+            for block in blocks(fd):
+                yield from batches(block)
+        finally:
+            os.close(fd)
 
 
 def _last_lines(directory: str, count: int) -> list[bytes]:
@@ -280,9 +308,8 @@ def _last_lines(directory: str, count: int) -> list[bytes]:
     for number in reversed(segments(directory)):
         if len(found) >= count:
             break
-        try:
-            fd = os.open(f"{directory}/{number}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        fd = opened(directory, number)
+        if fd < 0:
             continue
         try:
             at, data = os.fstat(fd).st_size, b""

@@ -41,7 +41,9 @@ def _directory(paths: Paths, container: Container) -> str:
 
 
 def _line(container: Container, record: logs.Record) -> LogLine:
-    return LogLine(container.name, container.service, record.stream, record.time, record.text, record.partial)
+    return LogLine(
+        container.name, container.service, record.stream, record.time, record.text, record.partial, record.joint
+    )
 
 
 def watched(paths: Paths, container: Container) -> socket.socket | None:
@@ -66,33 +68,53 @@ class _Place:
         numbers = logs.segments(directory)
         self.number = numbers[-1] if numbers else 1
         self.offset = 0
+        self._fd = -1
+
+    def to_start(self) -> None:
+        """Go before all that is there."""
+        self.number = min(logs.segments(self.directory), default=1)
 
     def to_end(self) -> None:
         """Go behind what is there now (called before the earlier lines are read, so that none is missed)."""
-        try:
-            self.offset = os.stat(f"{self.directory}/{self.number}").st_size
-        except FileNotFoundError:
-            self.offset = 0
+        if self._open():
+            self.offset = os.fstat(self._fd).st_size
+
+    def _open(self) -> bool:
+        if self._fd < 0:
+            self._fd = logs.opened(self.directory, self.number)
+        return self._fd >= 0
 
     def new(self) -> Iterator[logs.Record]:
+        """What has come since the last call."""
         while True:
-            try:
-                for block in logs.blocks(f"{self.directory}/{self.number}", self.offset):
+            if self._open():
+                for block in logs.blocks(self._fd, self.offset):
                     self.offset += len(block)
                     yield from logs.batches(block)
-            except FileNotFoundError:
-                pass
-            later = [n for n in logs.segments(self.directory) if n > self.number]
+            later = self._later()
             if not later:
                 return
-            self.number, self.offset = later[0], 0
+            self.close()
+            self.number, self.offset = later, 0
+
+    def _later(self) -> int:
+        """The number of the next segment; 0 when there is none."""
+        if self._fd >= 0 and os.fstat(self._fd).st_nlink and not os.path.exists(f"{self.directory}/{self.number + 1}"):
+            return 0  # the writer is here still
+        return next((n for n in logs.segments(self.directory) if n > self.number), 0)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, since: int | None) -> Iterator[LogLine]:
     notify = Inotify()
-    sockets = {}
+    sockets: dict[int, tuple[socket.socket, Container]] = {}
+    places: dict[str, _Place] = {}
+    watches: dict[int, Container] = {}
     try:
-        places, watches = {}, {}
         for container in containers:
             directory = _directory(paths, container)
             store.make_directory(directory)
@@ -103,7 +125,7 @@ def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, s
                 for record in logs.read(directory, tail=tail, since=since):
                     yield _line(container, record)
             else:
-                place.number = min(logs.segments(directory), default=1)
+                place.to_start()
                 for record in place.new():
                     yield _line(container, record)
             sock = watched(paths, container)
@@ -129,3 +151,5 @@ def _follow(paths: Paths, containers: tuple[Container, ...], tail: int | None, s
         notify.close()
         for sock, _ in sockets.values():
             sock.close()
+        for place in places.values():
+            place.close()
