@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "kapelle"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "light": set(),
+    "codecache": set(),
     "events": {"errors"},
     "model": {"errors"},
     "compose": {"errors", "events", "model"},

@@ -67,6 +67,11 @@ SLOW = {
         ("kapelle.cli.commands.ps", {"kapelle.render.containers", "kapelle.engines.native.records"}),
         ("kapelle.cli.commands.exec", {"kapelle.engines.native.execution"}),
         ("kapelle.cli.commands.up", {"kapelle.compose.load", "kapelle.state.index"}),
+        (
+            "kapelle.cli.bringup",
+            {f"kapelle.engines.native.{name}" for name in ("preflight", "creation", "spec", "mapping", "single")},
+        ),
+        ("kapelle.cli.commands.down", {f"kapelle.engines.native.{name}" for name in ("engine", "resources")}),
         ("kapelle.engines.native.keeper", set()),
     ],
 )

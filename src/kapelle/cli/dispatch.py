@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from types import ModuleType
 
 from kapelle.cli.flags import Args, Command, Flag, parse
 from kapelle.errors import KapelleError, UsageError
 from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from kapelle.cli.context import Context
 
 # verb -> module below kapelle.cli.commands, imported when it is named

@@ -38,6 +38,9 @@ def remove_everything(context: Context) -> None:
         if not context.dry_run:
             trees.remove(place)
     if not context.dry_run:
+        from kapelle import codecache
+
+        codecache.remove()
         try:
             os.rmdir(os.path.dirname(paths.data))  # KAP_HOME, when nothing else is in it
         except OSError:

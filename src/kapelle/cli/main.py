@@ -23,9 +23,16 @@ def script() -> None:
     """For the start scripts: the process ends here, without the 3 ms in which the interpreter takes itself apart."""
     import os
 
+    quick = sys.argv[1:] in _VERSION
+    if not quick:
+        from kapelle import codecache
+
+        codecache.use()
     code = 1
     try:
         code = main()
+        if not quick:
+            codecache.renew()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

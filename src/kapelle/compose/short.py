@@ -63,7 +63,7 @@ def _range(text: str, what: str) -> tuple[int, int]:
 
 def is_address(text: str) -> bool:
     """An IPv4 or IPv6 address?"""
-    import socket
+    from kapelle.light import socket
 
     for family in (socket.AF_INET, socket.AF_INET6):
         try:

@@ -17,13 +17,13 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
 
 from kapelle.errors import ImageError, StateError
 from kapelle.images import reference, trees
 from kapelle.images.storefolder import HEX, StoreFolder, digits_of
 from kapelle.images.types import Image
 from kapelle.light import Any, NamedTuple, jsontext
+from kapelle.light.managed import contextmanager
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -8,10 +8,10 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from kapelle.errors import ImageError
 from kapelle.images import trees
+from kapelle.light.managed import contextmanager
 
 HEX = frozenset("0123456789abcdef")
 

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from typing import TypeVar as TypeVar
 else:
     from _collections import _tuplegetter  # what collections.namedtuple makes its fields of
-    from types import FunctionType
 
+    _Function = type(lambda: None)
     Any = BinaryIO = NoReturn = TextIO = Protocol = object
 
     def TypeVar(name, *_constraints, **_more):
         return object
+
+    _new = tuple.__new__
 
     class _Tuple(tuple):
         """What all tuple classes share (the methods of collections.namedtuple)."""
@@ -52,7 +54,23 @@ else:
         def __getnewargs__(self):
             return tuple(self)
 
-    _makers = {}  # number of fields → the code of a __new__ with so many
+    _literal = (  # by number of fields: eval takes a third of a millisecond for each
+        lambda _cls: _new(_cls, ()),
+        lambda _cls, a: _new(_cls, (a,)),
+        lambda _cls, a, b: _new(_cls, (a, b)),
+        lambda _cls, a, b, c: _new(_cls, (a, b, c)),
+        lambda _cls, a, b, c, d: _new(_cls, (a, b, c, d)),
+        lambda _cls, a, b, c, d, e: _new(_cls, (a, b, c, d, e)),
+        lambda _cls, a, b, c, d, e, f: _new(_cls, (a, b, c, d, e, f)),
+        lambda _cls, a, b, c, d, e, f, g: _new(_cls, (a, b, c, d, e, f, g)),
+        lambda _cls, a, b, c, d, e, f, g, h: _new(_cls, (a, b, c, d, e, f, g, h)),
+        lambda _cls, a, b, c, d, e, f, g, h, i: _new(_cls, (a, b, c, d, e, f, g, h, i)),
+        lambda _cls, a, b, c, d, e, f, g, h, i, j: _new(_cls, (a, b, c, d, e, f, g, h, i, j)),
+        lambda _cls, a, b, c, d, e, f, g, h, i, j, k: _new(_cls, (a, b, c, d, e, f, g, h, i, j, k)),
+        lambda _cls, a, b, c, d, e, f, g, h, i, j, k, l: _new(_cls, (a, b, c, d, e, f, g, h, i, j, k, l)),
+        lambda _cls, a, b, c, d, e, f, g, h, i, j, k, l, m: _new(_cls, (a, b, c, d, e, f, g, h, i, j, k, l, m)),
+    )
+    _makers = {count: made.__code__ for count, made in enumerate(_literal)}  # the code of a __new__ with so many fields
 
     def _code(count):
         if count not in _makers:
@@ -69,11 +87,11 @@ else:
             code = _code(len(fields)).replace(co_varnames=("_cls", *fields))
             for index, field in enumerate(fields):
                 space[field] = _tuplegetter(index, "")
-            space["__new__"] = FunctionType(code, _space, "__new__", defaults)
+            space["__new__"] = _Function(code, _space, "__new__", defaults)
             space["__match_args__"] = space["_fields"] = fields
             space["_field_defaults"] = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
             space["__slots__"] = ()
             return type(name, (_Tuple,), space)
 
-    _space = {"_new": tuple.__new__, "__builtins__": {}, "__name__": __name__}
+    _space = {"_new": _new, "__builtins__": {}, "__name__": __name__}
     NamedTuple = type.__new__(_Maker, "NamedTuple", (), {})

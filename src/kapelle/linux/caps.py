@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Iterable
 
@@ -131,7 +130,9 @@ def drop_bounding(keep: Iterable[str]) -> None:
     for number in range(last + 1):
         if not kept >> number & 1:
             process.prctl(_PR_CAPBSET_DROP, number)
-    libc.lib.prctl(_PR_CAP_AMBIENT, *map(ctypes.c_ulong, (_PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)))
+    from ctypes import c_ulong  # not for those who only know their names
+
+    libc.lib.prctl(_PR_CAP_AMBIENT, *map(c_ulong, (_PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)))
 
 
 def set_caps(permitted: Iterable[str], effective: Iterable[str], inheritable: Iterable[str]) -> None:

@@ -20,6 +20,14 @@ class Range(NamedTuple):
     size: int
 
 
+class Ids(NamedTuple):
+    """The host's ids that a container's 0 to size - 1 are."""
+
+    uids: int
+    gids: int
+    size: int
+
+
 def mapping(kind: str = "uid") -> tuple[Range, ...]:
     """This process's mapping of user ("uid") or group ids ("gid")."""
     with open(f"/proc/self/{kind}_map") as f:

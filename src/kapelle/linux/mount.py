@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import struct
 
 from kapelle.linux import libc
 
@@ -36,12 +36,14 @@ MOUNT_ATTR_IDMAP = 0x100000
 
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
     """mount(2). `target` may be "/proc/self/fd/N" to mount on an open place."""
+    from ctypes import c_ulong  # here and below: not for those who only know our names
+
     if (
         libc.lib.mount(
             source.encode() if source is not None else None,
             target.encode(),
             kind.encode() if kind is not None else None,
-            ctypes.c_ulong(flags),
+            c_ulong(flags),
             data.encode() if data is not None else None,
         )
         < 0
@@ -51,7 +53,9 @@ def mount(source: str | None, target: str, kind: str | None, flags: int = 0, dat
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    if libc.lib.umount2(target.encode(), ctypes.c_int(flags)) < 0:
+    from ctypes import c_int
+
+    if libc.lib.umount2(target.encode(), c_int(flags)) < 0:
         libc.raise_errno("umount2", target)
 
 
@@ -60,28 +64,21 @@ def pivot_root(new: str, old: str) -> None:
     libc.syscall(libc.SYS_pivot_root, new.encode(), old.encode(), call="pivot_root", subject=new)
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = [
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    ]
-
-
 def set_attributes(fd: int, attributes: int, *, recursive: bool = False, userns: int = 0) -> None:
     """mount_setattr(2): set MOUNT_ATTR_* on the mount behind `fd` (with `recursive` on all below it). Linux 5.12.
 
     `userns`: a user namespace's descriptor, for MOUNT_ATTR_IDMAP.
     """
-    attr = _MountAttr(attributes, 0, 0, userns)
+    from ctypes import c_int, c_long, c_size_t, c_uint
+
+    attr = struct.pack("=QQQQ", attributes, 0, 0, userns)  # struct mount_attr: set, clear, propagation, userns_fd
     result = libc.lib.syscall(
-        ctypes.c_long(libc.SYS_mount_setattr),
-        ctypes.c_int(fd),
+        c_long(libc.SYS_mount_setattr),
+        c_int(fd),
         b"",
-        ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)),
-        ctypes.byref(attr),
-        ctypes.c_size_t(ctypes.sizeof(attr)),
+        c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)),
+        attr,
+        c_size_t(len(attr)),
     )
     if result < 0:
         libc.raise_errno("mount_setattr")

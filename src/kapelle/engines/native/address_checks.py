@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from kapelle.engines.native import ipam, limits
@@ -10,8 +9,14 @@ from kapelle.errors import EngineError, Position
 from kapelle.model.project import Network, Project
 from kapelle.model.service import NetworkAttachment, Service
 
-_MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
+_MAC = r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}"
 _LINK_LOCAL = (ipam.parse_subnet("169.254.0.0/16"), ipam.parse_subnet("fe80::/10"))
+
+
+def _is_mac(text: str) -> bool:
+    import re  # not for those who ask for none
+
+    return re.fullmatch(_MAC, text) is not None
 
 
 def mistakes(service: Service, project: Project) -> list[EngineError]:
@@ -29,7 +34,7 @@ def _error(service: Service, where: Position | None, what: str, hint: str) -> En
 
 
 def _mac(text: str) -> Iterator[tuple[str, str]]:
-    if text and not _MAC.fullmatch(text):
+    if text and not _is_mac(text):
         yield f"invalid MAC address: {text}", "write six bytes, such as 02:42:ac:11:00:02"
     elif text and int(text[:2], 16) & 1:
         yield f"invalid MAC address: {text} is one of a group", "make its first byte even"

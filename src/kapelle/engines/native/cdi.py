@@ -5,16 +5,25 @@ A device is named vendor.com/class=name. Later folders win over earlier ones; tw
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from kapelle.light import Any, NamedTuple
+from kapelle.light import Any, NamedTuple, jsontext
 
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*=[A-Za-z0-9][\w.:-]*")
-_KIND = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_KIND = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_NAME = rf"{_KIND}=[A-Za-z0-9][\w.:-]*"
+
+
+def is_name(text: str) -> bool:
+    """Is it the full name of a device?"""
+    return _matches(_NAME, text)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    import re  # not for those who have no devices
+
+    return re.fullmatch(pattern, text) is not None
 
 
 class Node(NamedTuple):
@@ -99,7 +108,7 @@ def _parsed(path: str) -> Any:
     with open(path, encoding="utf-8") as f:
         text = f.read()
     if path.endswith(".json"):
-        return json.loads(text)
+        return jsontext.loads(text)
     import yaml
 
     try:
@@ -111,12 +120,12 @@ def _parsed(path: str) -> Any:
 def _devices(spec: Any) -> Iterator[tuple[str, Edits]]:
     """(name, what it needs) of each device of a specification. ValueError for a wrong one."""
     kind = _text(_map(spec, "the specification"), "kind")
-    if not _KIND.fullmatch(kind):
+    if not _matches(_KIND, kind):
         raise ValueError(f"kind {kind!r} is not VENDOR/CLASS")
     common = _edits(spec.get("containerEdits"))
     for row in _list(spec, "devices"):
         name = f"{kind}={_text(row, 'name')}"
-        if not NAME.fullmatch(name):
+        if not is_name(name):
             raise ValueError(f"{name!r} is no device name")
         yield name, common.and_(_edits(row.get("containerEdits")))
 

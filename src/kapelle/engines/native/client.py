@@ -89,6 +89,7 @@ def spawn(paths: Paths, project: str, *, strict: bool) -> None:
     python = os.path.realpath(sys.executable)
     code = (
         f"import sys; sys.path.insert(0, {package_root!r}); "
+        "from kapelle import codecache; codecache.use(); "
         "from kapelle.engines.native import keeper_start; keeper_start.main()"
     )
     argv = [python, "-I", "-S", "-c", code]

@@ -24,7 +24,7 @@ class _Refused(Exception):
 
 def is_name(source: str) -> bool:
     """Is an item of devices: a CDI name (and no path)?"""
-    return not source.startswith("/") and cdi.NAME.fullmatch(source) is not None
+    return not source.startswith("/") and cdi.is_name(source)
 
 
 def wanted(service: Service) -> bool:

@@ -22,11 +22,11 @@ import select
 import sys
 import time
 
-from kapelle.engines.native import descriptors, launcher, messages, rung
+from kapelle.engines.native import descriptors, messages, rung
 from kapelle.engines.native.keeper_files import write_exit
 from kapelle.light import Any, NoReturn, jsontext, signal, socket
 from kapelle.linux import namespaces as ns
-from kapelle.linux import process, seccomp
+from kapelle.linux import process
 from kapelle.state.paths import Paths
 
 _RESTARTS_PER_MINUTE = 20
@@ -52,6 +52,10 @@ def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
 
 def _warm_up() -> None:
     """Once, while the first supervisor comes up: what every child to come shares with us."""
+    from kapelle.engines.native import launcher
+    from kapelle.linux import seccomp
+
+    assert launcher
     seccomp.filter_for(_default_caps())
     gc.collect()
     gc.freeze()
@@ -230,6 +234,8 @@ class Keeper:
 
     def become(self, message: dict[str, Any], fds: list[int], pidfd: int) -> NoReturn:
         """In the child: what was asked for."""
+        from kapelle.engines.native import launcher  # loaded by `_warm_up`
+
         spec_fd, sync_fd, *stdio = fds
         sync = socket.socket(fileno=sync_fd)
         spec = jsontext.loads(os.pread(spec_fd, os.fstat(spec_fd).st_size, 0))

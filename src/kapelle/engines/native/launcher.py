@@ -160,7 +160,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
         _place(op, trees)
     for tree, node in nodes:
         if tree < 0:
-            _make_device(node, ids or userns.Ids(0, 0, 0))
+            _make_device(node, ids or idmap.Ids(0, 0, 0))
         elif os.path.lexists(node.path):  # each container has that one
             os.close(tree)
         else:
@@ -197,7 +197,7 @@ def _launch(spec: Spec, sync: socket.socket, stdio: list[int]) -> None:
     _become(spec, sync, stdio, terminal, user, space)
 
 
-def _own_space(spec: Spec, ids: userns.Ids, flags: int) -> int:
+def _own_space(spec: Spec, ids: idmap.Ids, flags: int) -> int:
     """The user namespace, and the others that belong to it: another container's where one of its is shared."""
     modes = (spec["namespaces"][name] for name in ("net", "ipc", "pid"))
     others = [int(mode[4:]) for mode in modes if mode.startswith("pid:")]
@@ -208,7 +208,7 @@ def _own_space(spec: Spec, ids: userns.Ids, flags: int) -> int:
         raise LaunchError(text, subject="userns_mode") from None
 
 
-def _shown(space: int, place: str, ids: userns.Ids) -> userns.Shown:
+def _shown(space: int, place: str, ids: idmap.Ids) -> userns.Shown:
     userns.act_as_root_of(ids)
     return userns.Shown(space, place)
 
@@ -504,7 +504,7 @@ def _spare_apt_its_user() -> None:
     os.unlink(made)
 
 
-def _op(row: Spec, ids: userns.Ids | None) -> fsops.Op:
+def _op(row: Spec, ids: idmap.Ids | None) -> fsops.Op:
     if row["type"] == "image":
         return fsops.Stack(tuple(row["lowers"]), row["target"], row["inside"])
     if row["type"] == "tmpfs":
@@ -569,7 +569,7 @@ def _device_tree(spec: Spec, node: devices.Node) -> int:
     return -1 if spec["rung"] == "R1" else fsops.clone_tree(fsops.Bind(node.source, ""))
 
 
-def _make_device(node: devices.Node, ids: userns.Ids) -> None:
+def _make_device(node: devices.Node, ids: idmap.Ids) -> None:
     os.makedirs(os.path.dirname(node.path), 0o755, exist_ok=True)
     old = os.umask(0)
     try:

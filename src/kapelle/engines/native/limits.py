@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kapelle.errors import Position
 from kapelle.light import TYPE_CHECKING, Any, NamedTuple
-from kapelle.model.service import BlockIo, Service
 
 if TYPE_CHECKING:
     from kapelle.engines.native.cdi import Node
+    from kapelle.model.service import BlockIo, Service
 
 Limits = dict[str, Any]
 Rows = tuple[tuple[str, str], ...]
@@ -70,6 +70,8 @@ def of(service: Service, given: Sequence[Node] = ()) -> Limits:
 
 def none() -> Limits:
     """Limits of a container that asks for none."""
+    from kapelle.model.service import Service
+
     return of(Service(""))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kapelle.engines.native import userns, users
+from kapelle.engines.native import users
 from kapelle.light import Any, NamedTuple
 from kapelle.linux import idmap
 from kapelle.linux import mount as m
@@ -55,7 +55,7 @@ def outer(wanted: Swap | None, rung: str, uid: int) -> int:
     return {wanted.uid: wanted.caller_uid, wanted.caller_uid: wanted.uid}.get(uid, uid)
 
 
-def map_tree(tree: int, wanted: Swap, ids: userns.Ids | None, *, recursive: bool) -> None:
+def map_tree(tree: int, wanted: Swap, ids: idmap.Ids | None, *, recursive: bool) -> None:
     """Id-map a detached mount, as root (mount_setattr(2) MOUNT_ATTR_IDMAP). OSError where its file system can't.
 
     `ids`: of the container's own user namespace.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -12,9 +10,7 @@ from kapelle.engines.native.cdi import Edits, Node
 from kapelle.light import NamedTuple
 
 _COMMON = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
-_LIBRARY = re.compile(
-    r"lib(cuda|cudadebugger|nv[a-z0-9-]+|nvidia-[a-z0-9-]+|vdpau_nvidia|GLX?_nvidia|EGL_nvidia)[.\w-]*\.so[.\d]*"
-)
+_LIBRARY = r"lib(cuda|cudadebugger|nv[a-z0-9-]+|nvidia-[a-z0-9-]+|vdpau_nvidia|GLX?_nvidia|EGL_nvidia)[.\w-]*\.so[.\d]*"
 _PROGRAMS = (
     "nvidia-smi",
     "nvidia-debugdump",
@@ -45,12 +41,14 @@ def gpus(root: str = "") -> list[Gpu]:
         names = os.listdir(f"{root}/dev")
     except OSError:
         names = []
-    minors = sorted(int(n[6:]) for n in names if re.fullmatch(r"nvidia\d+", n))
+    minors = sorted(int(n[6:]) for n in names if n.startswith("nvidia") and n[6:].isdecimal())
     return [Gpu(minor, known.get(minor, "")) for minor in minors]
 
 
 def edits(chosen: Sequence[Gpu], capabilities: Sequence[str], *, all_of_them: bool, root: str = "") -> Edits:
     """What a container needs for these GPUs."""
+    import shutil  # not for those who have none
+
     names = [f"nvidia{g.minor}" for g in chosen] + [n for n in _COMMON if os.path.exists(f"{root}/dev/{n}")]
     visible = "all" if all_of_them else ",".join(g.uuid or str(g.minor) for g in chosen)
     wanted = [c for c in capabilities if c not in ("gpu", "nvidia")] or ["compute", "utility"]
@@ -70,7 +68,9 @@ def libraries(cache: str) -> list[str]:
             data = f.read()
     except OSError:
         return []
-    return [path for name, path in entries(data) if _LIBRARY.fullmatch(name)]
+    import re
+
+    return [path for name, path in entries(data) if re.fullmatch(_LIBRARY, name)]
 
 
 def entries(data: bytes) -> Iterator[tuple[str, str]]:

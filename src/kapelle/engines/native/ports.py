@@ -178,9 +178,9 @@ def _project(pid: int) -> str:
             words = f.read().split(b"\0")
         if not any(b"kapelle.engines.native" in word for word in words):
             return ""
-        import json
+        from kapelle.light import jsontext
 
-        return str(json.loads(words[-2])["project"])
+        return str(jsontext.loads(words[-2])["project"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return ""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from kapelle.engines.native import client, messages, records
 from kapelle.light import Any, NamedTuple
+from kapelle.light.managed import contextmanager
 from kapelle.linux import process
 from kapelle.state import store
 from kapelle.state.paths import Paths
@@ -54,14 +54,17 @@ def subnets(paths: Paths) -> list[str]:
 
 
 @contextmanager
-def locked(paths: Paths, network: str) -> Iterator[None]:
-    """Alone among all projects in choosing addresses on a network."""
-    fd = os.open(f"{paths.networks}/.{network}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def locked(paths: Paths, *networks: str) -> Iterator[None]:
+    """Alone among all projects in choosing addresses on these networks."""
+    fds = []
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        for network in sorted(networks):  # in one order, so that two never wait for each other
+            fds.append(os.open(f"{paths.networks}/.{network}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fcntl.flock(fds[-1], fcntl.LOCK_EX)
         yield
     finally:
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
 
 
 def neighbours(paths: Paths, network: str, projects: list[str]) -> list[Neighbour]:

@@ -6,7 +6,6 @@ of the image. Pure but for reading the entry point's text from the image's layer
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 from kapelle.light import Any
@@ -22,9 +21,7 @@ USERS: Mapping[str, str] = {
 }  # fmt: skip
 
 # What an entry point says when it gives up root for the program: gosu and su-exec take USER or USER:GROUP first.
-_DROP = re.compile(
-    r"""\b(?:gosu|su-exec)\s+["']?([a-z_][a-z0-9_-]*)|\bsetpriv\s[^\n]*--reuid[= ]["']?([a-z_][a-z0-9_-]*)"""
-)
+_DROP = r"""\b(?:gosu|su-exec)\s+["']?([a-z_][a-z0-9_-]*)|\bsetpriv\s[^\n]*--reuid[= ]["']?([a-z_][a-z0-9_-]*)"""
 _LONGEST = 1 << 16
 
 
@@ -48,7 +45,9 @@ def _dropped_to(args: list[str], read: Callable[[str], str]) -> list[str]:
     for place in places:
         text = read(place)[:_LONGEST]
         if text.startswith("#!"):
-            return [a or b for a, b in _DROP.findall(text)][:1]
+            import re  # not for images that begin with no script
+
+            return [a or b for a, b in re.findall(_DROP, text)][:1]
     return []
 
 

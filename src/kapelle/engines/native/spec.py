@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from kapelle.engines.native import limits, network_options, security
 from kapelle.engines.native.cdi import Edits
-from kapelle.engines.native.userns import Ids
 from kapelle.engines.native.volumes import is_anonymous
 from kapelle.images.types import Image
 from kapelle.light import Any, NamedTuple
 from kapelle.linux import caps, fsops
 from kapelle.linux import mount as m
+from kapelle.linux.idmap import Ids
 from kapelle.model.project import Project
 from kapelle.model.service import HealthCheck, Mount, NetworkAttachment, Probe, Service
 

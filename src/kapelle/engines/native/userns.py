@@ -11,18 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from kapelle.light import Any, NamedTuple, socket
+from kapelle.light import Any, socket
 from kapelle.linux import fsops, idmap, process
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
-
-
-class Ids(NamedTuple):
-    """The host's ids that a container's 0 to size - 1 are."""
-
-    uids: int
-    gids: int
-    size: int
+from kapelle.linux.idmap import Ids
 
 
 def ids_of(spec: Mapping[str, Any]) -> Ids | None:

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from kapelle.engines.native import limits, rung
-from kapelle.engines.native.userns import Ids
 from kapelle.errors import EngineError
 from kapelle.linux import idmap
+from kapelle.linux.idmap import Ids
 from kapelle.model.project import Project
 from kapelle.model.service import Service
 from kapelle.state.paths import find
