@@ -33,7 +33,7 @@ EDGE = {"cli", "__main__"}
 ONLY_IN: dict[str, set[str]] = {
     "urllib3": {"images.registry", "images.wire", "images.identity", "images.upload", "images.fetch"},
     "rich": {"render"},
-    "threading": {"engine.executor", "images", "cli", "render", "engines.native"},
+    "threading": {"images", "cli", "render", "engines.native"},
     "ctypes": {"linux"},
     "yaml": {"compose", "engines.native.cdi"},
 }

@@ -337,3 +337,56 @@ def test_an_output_that_can_not_be_written_is_an_error_in_words(kap: Kap) -> Non
         )  # fmt: skip
         assert (done.returncode, "can't write the output" in done.stderr) == (1, True), (words, done)
         assert "Traceback" not in done.stderr
+
+
+RICH = """services:
+  db:
+    image: busybox
+    command: sleep 1000
+    stop_grace_period: 1s
+    ports: ["127.0.0.1::80"]
+    volumes: ["data:/data", "./:/here:ro"]
+    environment: {A: "${HOME:-x}"}
+    healthcheck: {test: "true", interval: 5s}
+    restart: unless-stopped
+  web: {image: busybox, command: sleep 1000, depends_on: {db: {condition: service_healthy}}}
+volumes: {data: {}}
+"""
+SLOW = {"collections", "contextlib", "enum", "json", "re", "shutil", "socket", "threading", "typing", "yaml"}
+
+
+def test_what_is_done_often_loads_no_slow_part_of_the_standard_library(kap: Kap) -> None:
+    """Ten of them cost as much as all else that an `up` of one service does."""
+    kap.file(RICH)
+    kap.ok("up", "-d")
+    kap.ok("down")  # the text is known now, the image is here
+    for words in (
+        ("up", "-d"),
+        ("up", "-d"),
+        ("restart",),
+        ("exec", "-T", "web", "true"),
+        ("ps",),
+        ("down", "-t", "0"),
+    ):
+        done = subprocess.run(
+            [*kap.command, *words], cwd=kap.folder, env={**kap.environment, "PYTHONPROFILEIMPORTTIME": "1"},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        rows = [r.rpartition("|")[2].strip() for r in done.stderr.splitlines() if r.startswith("import time:")]
+        ours = rows[rows.index("kapelle") :]  # before it: the environment's own start
+        assert not SLOW & set(ours), words
+
+
+def test_a_socket_without_anybody_behind_it_is_gone_after_a_down(kap: Kap) -> None:
+    """A command was killed between making it and starting the keeper."""
+    kap.file(SLEEPER)
+    kap.ok("up", "-d")
+    kap.ok("down", "-t", "0")
+    place = kap.home / "run" / "projects" / kap.folder.name / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+        folder = os.open(place.parent, os.O_PATH)
+        s.bind(f"/proc/self/fd/{folder}/socket")
+        os.close(folder)
+    assert place.exists()
+    kap.ok("down")
+    assert not place.exists()

@@ -25,6 +25,7 @@ POINTS = (
     ("restart", "supervisor", "write", "logs.py"),  # a line that is read and not written
     ("restart", "supervisor", "close", "publishing.py"),  # a port half given back
     ("run", "command", "sendmsg", "oneoff.py"),
+    ("run", "supervisor", "open", "making.py"),  # a one-off that has ended is being removed
     ("down", "command", "unlink", "making.py"),
     ("down", "supervisor", "unlink", "supervisor.py"),
     ("supervisor", "supervisor", "splice", "intake.py"),  # the one after one that was killed

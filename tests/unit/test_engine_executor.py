@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from kapelle.engine.fake import Behaviour, FakeEngine
 from kapelle.errors import KapelleError
 from kapelle.events import Event
 from kapelle.plan.graph import CREATING, STARTING, Builder, Plan
-from kapelle.plan.steps import RemoveContainer, StartContainer, key_of
+from kapelle.plan.steps import RemoveContainer, StartContainer, StopContainer, key_of
 from kapelle.plan.up import up
 
 
@@ -34,6 +34,40 @@ class Recorder(FakeEngine):
         if key_of(step) == self.fail:
             raise KapelleError(f"{self.fail} failed")
         self.done.append(key_of(step))
+
+
+class Together(Recorder):
+    """Performs stops together, in a given order; those named by themselves."""
+
+    together = (StopContainer,)
+
+    def __init__(self, order: str, alone: str = "", fail: str = "") -> None:
+        super().__init__(fail)
+        self.order = order
+        self.by_itself = alone
+        self.asked: list[list[str]] = []
+
+    def perform_together(self, wanted: Any, *_: Any) -> Any:
+        self.asked.append(sorted(s.name for s in wanted))
+        ended = sorted((s for s in wanted if s.name not in self.by_itself), key=lambda s: self.order.index(s.name))
+        return [s for s in wanted if s.name in self.by_itself], self._ends(ended)
+
+    def _ends(self, ended: Any) -> Iterator[Any]:
+        for step in ended:
+            failed = key_of(step) == self.fail
+            if not failed:
+                self.done.append(key_of(step))
+            yield step, KapelleError(f"{self.fail} failed") if failed else None
+
+
+def stops(names: str) -> Plan:
+    """Stop each, then remove it; a is stopped after all others."""
+    builder = Builder()
+    others = [builder.add(StopContainer(n, n), STARTING) for n in names if n != "a"]
+    last = builder.add(StopContainer("a", "a"), STARTING, others)
+    for name, key in zip(names, [last, *others], strict=True):
+        builder.add(RemoveContainer(name, name), STARTING, [key])
+    return builder.plan()
 
 
 def ignore(_: Event) -> None:
@@ -133,6 +167,58 @@ def test_an_up_and_a_down_leave_nothing() -> None:
     assert [c.status for c in engine.containers()] == ["running", "running"]
     execute(down(wanted, engine.observe("demo")), engine, wanted, ignore)
     assert (engine.containers(), engine.networks()) == ((), ())
+
+
+def test_steps_that_an_engine_performs_together_go_on_each_for_itself() -> None:
+    engine = Together("dcba")
+    execute(stops("abcd"), engine, project(), ignore)
+    assert engine.asked == [["b", "c", "d"], ["a"]] or engine.asked == [["b", "c", "d"]]
+    assert sorted(engine.done) == sorted(f"{verb} {name}" for verb in ("stop", "remove") for name in "abcd")
+    assert engine.done.index("stop d") < engine.done.index("remove d")
+    assert engine.done.index("stop a") > engine.done.index("stop b")
+
+
+def test_what_an_engine_does_not_want_to_perform_together_is_performed_by_itself() -> None:
+    engine = Together("dcb", alone="c")
+    execute(stops("abcd"), engine, project(), ignore)
+    assert sorted(engine.done) == sorted(f"{verb} {name}" for verb in ("stop", "remove") for name in "abcd")
+
+
+def test_a_failure_among_steps_performed_together_stops_what_follows() -> None:
+    engine = Together("bcd", fail="stop c")
+    with pytest.raises(KapelleError, match="stop c failed"):
+        execute(stops("abcd"), engine, project(), ignore)
+    assert "stop d" in engine.done
+    assert not {"stop a", "remove c", "remove d"} & set(engine.done)
+
+
+def test_an_engine_that_fails_as_a_whole_fails_all_of_them() -> None:
+    class Broken(Together):
+        def _ends(self, ended: Any) -> Iterator[Any]:
+            yield ended[0], None
+            raise KapelleError("it went away")
+
+    engine = Broken("bcd")
+    with pytest.raises(KapelleError, match="it went away"):
+        execute(stops("abcd"), engine, project(), ignore)
+
+
+def test_no_more_of_our_own_work_at_once_than_gains_something() -> None:
+    now, most, lock = [0], [0], threading.Lock()
+
+    def count(_: str) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        threading.Event().wait(0.005)
+        with lock:
+            now[0] -= 1
+
+    builder = Builder()
+    for number in range(12):
+        builder.add(RemoveContainer(f"c{number}", "c"), STARTING)
+    execute(builder.plan(), Recorder(before=count), project(), ignore)
+    assert most[0] <= 4
 
 
 def test_what_is_observed_is_a_value_of_its_own() -> None:

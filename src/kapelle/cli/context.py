@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kapelle.engine.protocol import Engine
     from kapelle.events import Emit, Event
     from kapelle.images.store import Store
-    from kapelle.light import socket
     from kapelle.model.project import Project
     from kapelle.plan.graph import Plan
     from kapelle.plan.steps import Step
@@ -62,7 +61,7 @@ class Context:
         places.guard(self.paths)
         self._loaded: dict[tuple[str, ...], Loaded] = {}
         self._engine: Engine | None = None
-        self._woken: tuple[str, socket.socket] | None = None  # a project's supervisor, held until this command ends
+        self._woken = ""  # the project whose supervisor was started before it was known that it is needed
         self._renderer: Renderer | None = None
         self._hushed: frozenset[str] = frozenset()
         self._progress = ""
@@ -394,9 +393,9 @@ class Context:
             if name and not store.names_in(f"{self.paths.project(name)}/containers"):
                 there = client.connect(self.paths, name)
                 if there is None:
-                    self._woken = name, client.ensure(self.paths, name, strict=self._is_strict())
-                else:
-                    there.close()
+                    there = client.ensure(self.paths, name, strict=self._is_strict())
+                    self._woken = name
+                client.keep(self.paths, name, there)
         except KapelleError:
             pass
 
@@ -410,14 +409,11 @@ class Context:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-        if self._woken is not None:
-            name, held = self._woken
-            self._woken = None
-            held.close()
-            if failed:
-                from kapelle.engines.native import client
+        if self._woken and failed:
+            from kapelle.engines.native import client
 
-                client.leave(self.paths, name)
+            client.leave(self.paths, self._woken)
+        self._woken = ""
 
 
 def checked_name(name: str) -> str:

@@ -6,21 +6,30 @@ The first failure keeps its message: nothing new is begun, what runs is let fini
 
 from __future__ import annotations
 
-from _thread import start_new_thread  # of threading only the condition is needed
+from _thread import start_new_thread
+from collections.abc import Callable
 
 from kapelle.engine.protocol import Engine
 from kapelle.events import Emit
-from kapelle.light import TYPE_CHECKING
+from kapelle.light.condition import Condition
 from kapelle.model.project import Project
 from kapelle.plan.graph import Node, Plan
-from kapelle.plan.steps import BuildImage, CreateContainer, PullImage, StartContainer, StopContainer, WaitFor
-
-if TYPE_CHECKING:
-    from threading import Condition
+from kapelle.plan.steps import (
+    BuildImage,
+    CreateContainer,
+    PullImage,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    WaitFor,
+    key_of,
+)
 
 _LAST_MOMENT = 5.0  # seconds
 MOST_THREADS = 32  # more gain nothing on one machine
 _NOT_COUNTED = (WaitFor, StopContainer)  # they wait for somebody else
+_OURS = (CreateContainer, RemoveContainer)  # work of this process: more at once only get in each other's way
+_MOST_OURS = 4
 
 
 def execute(plan: Plan, engine: Engine, project: Project, emit: Emit, *, limit: int = 0) -> None:
@@ -52,11 +61,9 @@ class _Run:
         self.limit = limit
         self.done: set[str] = set()
         self.performed: list[Node] = []
-        self.running = 0  # steps in threads
-        self.counted = 0  # of them, those that count against the limit
+        self.running: dict[str, Node] = {}  # in threads, by key
         self.failure: BaseException | None = None
-        self._begun: tuple[Node, ...] = ()
-        self.condition: Condition | None = None
+        self.condition = Condition()
 
     def run(self) -> None:
         while self.waiting or self.running:
@@ -76,7 +83,7 @@ class _Run:
         if not self.waiting or self.failure is not None:
             return []
         stage = min(n.stage for n in self.waiting)
-        if self.running and any(n.stage < stage for n in self._begun):
+        if any(n.stage < stage for n in self.running.values()):
             return []
         return [n for n in self.waiting if n.stage == stage and all(a in self.done for a in n.after)]
 
@@ -93,63 +100,91 @@ class _Run:
 
     def _in_threads(self) -> None:
         """Begin what may begin, and wait until nothing runs any more. Threads go on with what waited for their step."""
-        import threading
-
-        if self.condition is None:
-            self.condition = threading.Condition()
         with self.condition:
-            for node in self._begin():
-                start_new_thread(self._thread, (node,))
+            for nodes in self._begin():
+                start_new_thread(self._thread, (nodes,))
             while self.running:
                 try:
                     self.condition.wait()
                 except KeyboardInterrupt:
-                    self._let_finish(self.condition)
+                    self._let_finish()
                     raise
 
-    def _begin(self) -> list[Node]:
-        """Take the steps that may begin. Under the lock."""
+    def _begin(self) -> list[list[Node]]:
+        """Take the steps that may begin, those that the engine performs together in one list. Under the lock."""
         if self.failure is not None:
             self.waiting.clear()
-        begun = []
+        alone: list[list[Node]] = []
+        together: list[Node] = []
         for node in self._ready():
-            counts = not isinstance(node.step, _NOT_COUNTED)
-            if counts and self.counted >= self.limit:
-                continue
-            self.waiting.remove(node)
-            self.running += 1
-            self.counted += counts
-            self._begun = (*self._begun, node)
-            begun.append(node)
-        return begun
+            if self._has_room(node):
+                self.waiting.remove(node)
+                self.running[node.key] = node
+                if isinstance(node.step, self.engine.together):
+                    together.append(node)
+                else:
+                    alone.append([node])
+        return [*alone, together] if together else alone
 
-    def _let_finish(self, condition: Condition) -> None:
+    def _has_room(self, node: Node) -> bool:
+        if isinstance(node.step, _NOT_COUNTED):
+            return True
+        if isinstance(node.step, _OURS) and self._count(lambda n: isinstance(n.step, _OURS)) >= _MOST_OURS:
+            return False
+        return self._count(_counts) < self.limit
+
+    def _count(self, of: Callable[[Node], bool]) -> int:
+        return sum(map(of, self.running.values()))
+
+    def _let_finish(self) -> None:
         """After Ctrl-C: give steps that change something a moment to end, so that who comes next sees all of it."""
         self.waiting.clear()
-        condition.wait_for(lambda: self.counted == 0, timeout=_LAST_MOMENT)
+        self.condition.wait_for(lambda: self._count(_counts) == 0, timeout=_LAST_MOMENT)
 
-    def _thread(self, node: Node) -> None:
-        """Perform a step, then one of those that waited for it; others get threads of their own."""
-        assert self.condition is not None
-        while True:
-            failure: BaseException | None = None
-            try:
-                self.engine.perform(node.step, self.project, self.emit)
-            except BaseException as e:
-                failure = e
-            with self.condition:
-                self.running -= 1
-                self.counted -= not isinstance(node.step, _NOT_COUNTED)
-                self._begun = tuple(n for n in self._begun if n is not node)
-                if failure is None:
-                    self.done.add(node.key)
-                    self.performed.append(node)
-                elif self.failure is None:
-                    self.failure = failure
-                following = self._begin()
-                if not following:
-                    self.condition.notify_all()
-                    return
-                node, *others = following
-                for other in others:
-                    start_new_thread(self._thread, (other,))
+    def _thread(self, nodes: list[Node]) -> None:
+        """Perform steps, then some of those that waited for them; others get threads of their own."""
+        while nodes:
+            following = self._perform(nodes[0]) if len(nodes) == 1 else self._perform_together(nodes)
+            nodes, others = (following[0], following[1:]) if following else ([], [])
+            for other in others:
+                start_new_thread(self._thread, (other,))
+
+    def _perform(self, node: Node) -> list[list[Node]]:
+        failure: BaseException | None = None
+        try:
+            self.engine.perform(node.step, self.project, self.emit)
+        except BaseException as e:
+            failure = e
+        return self._ended(node, failure)
+
+    def _perform_together(self, nodes: list[Node]) -> list[list[Node]]:
+        left = {node.key: node for node in nodes}
+        try:
+            alone, ended = self.engine.perform_together([n.step for n in nodes], self.project, self.emit)
+            for step in alone:
+                start_new_thread(self._thread, ([left.pop(key_of(step))],))
+            for step, failure in ended:
+                for following in self._ended(left.pop(key_of(step)), failure):
+                    start_new_thread(self._thread, (following,))
+        except BaseException as e:
+            for node in left.values():
+                self._ended(node, e)
+        return []
+
+    def _ended(self, node: Node, failure: BaseException | None) -> list[list[Node]]:
+        """Note how a step ended; what begins now."""
+        with self.condition:
+            del self.running[node.key]
+            if failure is None:
+                self.done.add(node.key)
+                self.performed.append(node)
+            elif self.failure is None:
+                self.failure = failure
+            following = self._begin()
+            if not following:
+                self.condition.notify_all()
+            return following
+
+
+def _counts(node: Node) -> bool:
+    return not isinstance(node.step, _NOT_COUNTED)

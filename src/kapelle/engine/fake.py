@@ -6,7 +6,7 @@ Nothing runs; what a container would do is told by a `Behaviour` per service. Ti
 from __future__ import annotations
 
 from _thread import allocate_lock
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kapelle.errors import EngineError, ImageError, KapelleError
 from kapelle.events import Emit, LogLine, Progress
@@ -72,6 +72,7 @@ def engine_of(place: str) -> FakeEngine:
 
 class FakeEngine:
     name = "fake"
+    together: tuple[type, ...] = ()
 
     def __init__(self, world: World | None = None) -> None:
         self.world = world or World()
@@ -125,6 +126,11 @@ class FakeEngine:
             self._fail_if_told(step)
             getattr(self, "_" + type(step).__name__)(step, project, emit)
             self.world.performed.append(steps.key_of(step))
+
+    def perform_together(
+        self, wanted: Sequence[steps.Step], project: Project, emit: Emit
+    ) -> tuple[Sequence[steps.Step], Iterator[tuple[steps.Step, BaseException | None]]]:
+        return wanted, iter(())
 
     def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         return None

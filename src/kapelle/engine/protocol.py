@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kapelle.errors import KapelleError
 from kapelle.events import Emit, LogLine
@@ -16,6 +16,7 @@ class Engine(Protocol):
     """One engine, opened for one command. Not shared between processes; `perform` may be called by several threads."""
 
     name: str
+    together: tuple[type, ...]  # kinds of steps of which several that may begin are given to `perform_together`
 
     def capabilities(self) -> Mapping[str, str]:
         """Key path -> "" when honoured, else why not ("services.*.gpus" -> "no CDI devices here")."""
@@ -34,6 +35,14 @@ class Engine(Protocol):
 
         Emits Progress for each state word; the executor adds none. Raises EngineError or ImageError with
         nothing half-made: a step that fails leaves what was there before it.
+        """
+        ...
+
+    def perform_together(
+        self, wanted: Sequence[Step], project: Project, emit: Emit
+    ) -> tuple[Sequence[Step], Iterator[tuple[Step, BaseException | None]]]:
+        """Perform several steps at once, as `perform`: (those that need to be performed by themselves, the others as
+        they end, with what they raised).
         """
         ...
 

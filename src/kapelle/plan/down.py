@@ -66,7 +66,7 @@ def plan_removal(
 ) -> list[str]:
     """Stop and remove containers; what depends on a service stops before it. Returns the keys of the removals."""
     doomed = list(doomed)
-    stops = plan_stop(builder, doomed, everyone, because, timeout=timeout) if stop else {}
+    stops = plan_stop(builder, doomed, everyone, because, timeout=timeout, removing=True) if stop else {}
     removals = []
     for container in _dependents_first(doomed, everyone):
         after = [stops[container.name]] if container.name in stops else []
@@ -83,6 +83,7 @@ def plan_stop(
     *,
     timeout: float | None = None,
     halt: bool = False,
+    removing: bool = False,
 ) -> dict[str, str]:
     """Stop what is alive, dependents first. Returns container -> key of its stop step."""
     alive = [c for c in containers if c.alive]
@@ -92,7 +93,7 @@ def plan_stop(
     for container in _dependents_first(alive, everyone):
         dependents = [name for name, needs in edges.items() if container.service in needs and name in grouped]
         after = [f"stop {c.name}" for name in dependents for c in grouped[name]]
-        step = steps.StopContainer(container.name, container.service, because, timeout, halt)
+        step = steps.StopContainer(container.name, container.service, because, timeout, halt, removing)
         keys[container.name] = builder.add(step, REMOVING, after)
     return keys
 

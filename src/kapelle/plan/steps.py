@@ -83,6 +83,7 @@ class StopContainer(NamedTuple):
     because: str = ""
     timeout: float | None = None  # None: the service's grace period
     halt: bool = False  # the machine goes down: it is to come back at boot
+    removing: bool = False  # a RemoveContainer follows
 
 
 class KillContainer(NamedTuple):

@@ -10,6 +10,7 @@ from kapelle.errors import StateError
 from kapelle.light import Any, jsontext
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_PIECE = 1 << 16  # bytes read at once
 _TRIES = 20  # to empty a folder that somebody still writes to
 
 
@@ -73,10 +74,16 @@ def _written_over(path: str, data: bytes) -> bool:
 def read_json(path: str) -> Any:
     """The value in `path`, or None when there is no such file. StateError when it can't be read as JSON."""
     try:
-        with open(path, "rb") as f:
-            data = f.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    try:  # half the system calls of a buffered file
+        data = piece = os.read(fd, _PIECE)
+        while len(piece) == _PIECE:
+            piece = os.read(fd, _PIECE)
+            data += piece
+    finally:
+        os.close(fd)
     try:
         return jsontext.loads(data)
     except ValueError:
@@ -134,12 +141,18 @@ def _empty(directory: int) -> None:
     with os.scandir(directory) as entries:
         listed = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
     for name, is_directory in listed:
-        if not is_directory:
-            try:
+        try:
+            if not is_directory:
                 os.unlink(name, dir_fd=directory)
-            except FileNotFoundError:
-                pass  # a temporary that has got its name this moment, or somebody else removes it too
-            continue
+                continue
+            try:
+                os.rmdir(name, dir_fd=directory)
+                continue
+            except OSError as e:
+                if e.errno != errno.ENOTEMPTY:
+                    raise
+        except FileNotFoundError:
+            continue  # a temporary that has got its name this moment, or somebody else removes it too
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=directory)

@@ -14,6 +14,8 @@ from kapelle.light import Any, NamedTuple
 
 Note = tuple[str, str]  # (compose key, why it is not honoured)
 
+_OOM = {tree.UNIFIED: "memory.events", "memory": "memory.oom_control"}  # where the kernel counts what it killed
+_ONLY_LIMITS = ("blkio", "cpuset")  # of v1: for nothing else
 _PEAKS = ("memory.max_usage_in_bytes", "memory.peak")
 
 
@@ -54,8 +56,11 @@ class ProjectCgroups:
         """Controller → the container's new group."""
         groups: dict[str, str] = {}
         needed = {r.controller_v2 for r in rows if r.controller not in self.own}
+        asked = {r.controller for r in rows}
         for controller, base in sorted(self.own.items(), key=lambda row: row[0] == tree.UNIFIED):
             hierarchy = self.mounted[controller]
+            if controller in _ONLY_LIMITS and controller not in asked and not parent:
+                continue  # making, entering and removing a group costs the kernel a tenth of a millisecond each
             if controller == tree.UNIFIED:
                 if not needed and not parent and groups.keys() >= {"devices", "freezer"}:
                     continue  # v1 does it all, and entering a v2 group takes the kernel milliseconds
@@ -105,8 +110,9 @@ class ProjectCgroups:
 
     def oom_killed(self, container_id: str) -> bool:
         """Did the kernel kill something in it for want of memory?"""
+        counts = [(self.mounted[c], file) for c, file in _OOM.items() if c in self.own]
         for path in self.of(container_id):
-            for file in ("memory.events", "memory.oom_control"):
+            for file in (file for hierarchy, file in counts if path.startswith(f"{hierarchy}/")):
                 try:
                     with open(f"{path}/{file}") as f:
                         rows = dict(line.split()[:2] for line in f)

@@ -8,6 +8,7 @@ import select
 import sys
 import time
 from _thread import _count as _thread_count
+from collections.abc import Iterator
 
 from kapelle.engines.native import descriptors, messages
 from kapelle.errors import EngineError
@@ -43,6 +44,32 @@ def _address(paths: Paths, project: str) -> str:
 
 
 _held: list[int] = []  # folders held open for long socket paths, for the life of the command
+_idle: dict[str, list[socket.socket]] = {}  # connections that wait for the next request, by the supervisor's folder
+
+
+def _kept(paths: Paths, project: str) -> socket.socket | None:
+    """A connection that an earlier request has left."""
+    try:
+        return _idle[paths.project_run(project)].pop()
+    except LookupError:
+        return None
+
+
+def hold(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:
+    """A connection that is there already, or a new one: the supervisor stays at least as long as it is open."""
+    return _kept(paths, project) or ensure(paths, project, strict=strict)
+
+
+def keep(paths: Paths, project: str, sock: socket.socket) -> None:
+    """Leave a connection whose last answer has come to the next request."""
+    _idle.setdefault(paths.project_run(project), []).append(sock)
+
+
+def release() -> None:
+    """Close the connections that wait: whoever keeps one keeps its supervisor."""
+    while _idle:
+        for sock in _idle.popitem()[1]:
+            sock.close()
 
 
 def ensure(paths: Paths, project: str, *, strict: bool = False) -> socket.socket:
@@ -144,9 +171,9 @@ def request(
     sock, answer, given = ask(paths, project, message, fds, start=start, strict=strict)
     if sock is None:
         return {}
-    sock.close()
     for fd in given:
         os.close(fd)
+    keep(paths, project, sock)
     return checked(answer)
 
 
@@ -165,7 +192,9 @@ def ask(
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        sock = ensure(paths, project, strict=strict) if start else connect(paths, project)
+        sock = _kept(paths, project)
+        if sock is None:
+            sock = ensure(paths, project, strict=strict) if start else connect(paths, project)
         if sock is None:
             return None, {}, []
         try:
@@ -179,6 +208,40 @@ def ask(
         if time.monotonic() > deadline:
             raise EngineError(f'the supervisor of "{project}" does not answer', hint="run the command again")
         time.sleep(0.01)
+
+
+def answers(paths: Paths, project: str, message: dict[str, Any], ids: set[str]) -> Iterator[dict[str, Any]]:
+    """Ask about several containers: an answer for each, with its "id", as they come.
+
+    A supervisor that is killed meanwhile is asked again when it is back, about those that are left ("rows" of the
+    message). Raises EngineError when it stays away.
+    """
+    left = set(ids)
+    deadline = 0.0
+    while left:
+        rows = [row for row in message["rows"] if row["id"] in left]
+        sock, first, _ = ask(paths, project, {**message, "rows": rows})
+        assert sock is not None  # it is started when there is none
+        answer: dict[str, Any] | None = first
+        while answer is not None:
+            if "id" not in answer:
+                sock.close()
+                checked(answer)
+                break  # it does not say about whom
+            deadline = 0.0
+            left.discard(str(answer["id"]))
+            yield answer
+            if not left:
+                keep(paths, project, sock)
+                return
+            try:
+                answer, _ = messages.receive(sock)
+            except OSError:
+                answer = None
+        sock.close()
+        deadline = deadline or time.monotonic() + _PATIENCE
+        if time.monotonic() > deadline:
+            raise EngineError(f'the supervisor of "{project}" does not answer', hint="run the command again")
 
 
 def checked(answer: dict[str, Any]) -> dict[str, Any]:
@@ -196,8 +259,10 @@ def checked(answer: dict[str, Any]) -> dict[str, Any]:
 
 def leave(paths: Paths, project: str) -> None:
     """Ask the supervisor to leave if nothing needs it, and wait until keeper and supervisor are gone."""
+    release()
     sock = connect(paths, project)
     if sock is None:
+        _remove_door(paths, project)
         return
     with sock:
         try:
@@ -209,3 +274,22 @@ def leave(paths: Paths, project: str) -> None:
                 os.close(keeper)
         except OSError:
             pass  # it is gone already
+
+
+def _remove_door(paths: Paths, project: str) -> None:
+    """The socket of a command that was killed before it had started the keeper behind it."""
+    run_dir = paths.project_run(project)
+    if not os.path.exists(f"{run_dir}/socket"):
+        return
+    lock = os.open(f"{run_dir}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sock = connect(paths, project)
+        if sock is None:
+            os.unlink(f"{run_dir}/socket")
+        else:
+            sock.close()  # somebody came just now
+    except OSError:
+        pass
+    finally:
+        os.close(lock)

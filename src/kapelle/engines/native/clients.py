@@ -8,7 +8,7 @@ from kapelle.engines.native import messages
 from kapelle.light import Any, socket
 
 _DEAD = ("exited", "created", "dead")
-UNANSWERED = ("neighbours",)  # who says that does not wait
+UNANSWERED = ("neighbours", "prepare")  # who says that does not wait
 
 
 class Client:
@@ -26,6 +26,17 @@ class Client:
             messages.send(self.sock, message, fds)
         except OSError:
             pass  # it left without waiting
+
+
+class Part(Client):
+    """One of several that a client has asked about at once: its answers say which."""
+
+    def __init__(self, client: Client, container_id: str) -> None:
+        super().__init__(client.sock)
+        self.id = container_id
+
+    def answer(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        super().answer({**message, "id": self.id}, fds)
 
 
 class Waiter:

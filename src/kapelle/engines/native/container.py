@@ -12,6 +12,7 @@ from collections.abc import Callable
 from kapelle.engines.native import hosts, logs, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
+from kapelle.engines.native.intake import waiting_in
 from kapelle.engines.native.keeper_files import exit_code, make_room, read_exit, write_exit
 from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PIPE = 1 << 18  # bytes a container may write ahead of the supervisor
 _READ = 1 << 18
+_MEMORY = ("memory", "memory_swap", "cgroup_parent")  # limits that can be reached
 _EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
 _F_SETPIPE_SZ = 1031
@@ -63,6 +65,8 @@ class Container:
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
+        self.removed = False  # it is stopped in order to be removed
+        self.told = False  # somebody has been told how it ended
         self.taps: list[tuple[Tap, Tap]] = []  # of those attached: stdout, stderr
         supervisor.cgroups.of(container_id, self.intent["limits"].get("cgroup_parent") or "")
 
@@ -432,7 +436,7 @@ class Container:
 
     def _drain(self) -> None:
         for stream, fd in self.pipes.items():
-            while self._read(stream, fd):
+            while waiting_in(fd) and self._read(stream, fd):
                 pass
         if self.terminal >= 0 and not self.terminal_given:
             while self._read("stdout", self.terminal):
@@ -442,7 +446,7 @@ class Container:
     def _flush(self) -> None:
         """What waits for its line end is written without: no more comes."""
         try:
-            writer = self._writer() if os.path.isdir(f"{self.directory}/log") else None
+            writer = self._writer() if self.logs is not None or os.path.isdir(f"{self.directory}/log") else None
             for stream in ("stdout", "stderr") if writer is not None else ():
                 if writer is not None and writer.pending[stream]:
                     self.supervisor.intake.ending(self.id, stream, writer.pending[stream])
@@ -502,7 +506,7 @@ class Container:
             self._start_failed(self.start_error)
             return
         self._drain()
-        oom = self.supervisor.cgroups.oom_killed(self.id)
+        oom = self._out_of_memory(wait_status)
         peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
         ran = process.age(int(self.status["start_time"])) if self.status["started"] else 0.0
@@ -518,6 +522,12 @@ class Container:
         self._decide_restart(code, ran)
         self.save()
         self.supervisor.container_ended(self)
+
+    def _out_of_memory(self, wait_status: int) -> bool:
+        """Did the kernel kill something in it for want of memory? Not asked of what we killed and has no limit."""
+        ours = self.status["stopped_by_user"] and os.WIFSIGNALED(wait_status)
+        limited = any(self.intent["limits"].get(key) for key in _MEMORY)
+        return bool((limited or not ours) and self.supervisor.cgroups.oom_killed(self.id))
 
     def _decide_restart(self, code: int, ran: float) -> None:
         """What the policy says of an end. The counts are kept in the status, for a successor."""

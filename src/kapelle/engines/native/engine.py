@@ -9,7 +9,7 @@ import os
 import select
 import sys
 from _thread import allocate_lock  # threading itself is not needed here
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kapelle.engines.native import (
     client,
@@ -45,6 +45,7 @@ class NativeEngine:
     """Containers on this machine's kernel, kept by our own keeper and supervisor."""
 
     name = "native"
+    together: tuple[type, ...] = (steps.StopContainer,)
 
     def __init__(self, paths: Paths, environ: Mapping[str, str]) -> None:
         descriptors.raise_limit()
@@ -56,6 +57,9 @@ class NativeEngine:
         self.store = keeping.store(paths, environ)
         self.images = ImageSource(paths, self.store, environ)
         self.ids: dict[tuple[str, str], str] = {}  # (project, container name) → id
+        self.intents: dict[str, dict[str, Any]] = {}  # by id, as they were when they were last looked at
+        self.seen: dict[str, Container] = {}  # the same of the containers
+        self.forgotten: set[str] = set()  # containers that a supervisor has nothing to do with any more
         self.holding = allocate_lock()
         self.stacked: dict[bool, str] = {}  # how images are stacked, for containers with a user namespace or without
         self._turns: dict[str, Any] = {}  # service → lock, for its pre_start hooks
@@ -101,8 +105,9 @@ class NativeEngine:
 
     def _of(self, project: str) -> tuple[Container, ...]:
         """The project's containers. Their folders are remembered, for the steps that name them (`_named`)."""
-        found = tuple(records.containers(self.paths, project))
+        found = tuple(records.containers(self.paths, project, self.intents))
         self.ids.update({(project, c.name): c.id for c in found})
+        self.seen.update({c.id: c for c in found})
         return found
 
     def containers(self) -> tuple[Container, ...]:
@@ -145,14 +150,20 @@ class NativeEngine:
         }
         elsewhere[type(step)](self, step, project, emit)
 
+    def perform_together(
+        self, wanted: Sequence[steps.Step], project: Project, emit: Emit
+    ) -> tuple[Sequence[steps.Step], Iterator[tuple[steps.Step, BaseException | None]]]:
+        return stopping.stop_together(self, wanted, project, emit)
+
     def unperform(self, step: steps.Step, project: Project, emit: Emit) -> None:
         """Compose leaves created things where they are after a failure, and so do we: nothing is undone."""
 
     def rest(self) -> None:
         self.images.release()
+        client.release()
 
     def close(self) -> None:
-        self.images.release()
+        self.rest()
         building = sys.modules.get("kapelle.engines.native.buildrun")
         if building is not None:
             building.close_all()
@@ -180,7 +191,16 @@ class NativeEngine:
         """Start the supervisor (or keep it) for the rest of this command: it comes up while we write files."""
         with self.holding:  # steps run side by side
             if self._held is None:
-                self._held = client.ensure(self.paths, project, strict=self.strict)
+                self._held = client.hold(self.paths, project, strict=self.strict)
+
+    def prepare_network(self, project: str, network: str) -> None:
+        """Have the held supervisor make a network while we make the containers that go on it."""
+        with self.holding:
+            if self._held is not None:
+                try:
+                    messages.send(self._held, {"op": "prepare", "network": network})
+                except OSError:
+                    pass  # it was killed just now: the network is made when a container goes on it
 
     # ---- containers ----------------------------------------------------------------------------------------
 
@@ -295,7 +315,7 @@ class NativeEngine:
         emit(Progress("container", step.name, "Stopping", because=step.because))
         container = self.named(project, step.name)
         if container.alive:
-            stopping.stop(self, project, container, step.timeout, emit, halt=step.halt)
+            stopping.stop(self, project, container, step.timeout, emit, halt=step.halt, removing=step.removing)
         emit(Progress("container", step.name, "Stopped", "done"))
 
     def _kill(self, step: steps.KillContainer, project: Project, emit: Emit) -> None:
@@ -328,18 +348,19 @@ class NativeEngine:
 
     def _remove(self, step: steps.RemoveContainer, project: Project, emit: Emit) -> None:
         emit(Progress("container", step.name, "Removing", because=step.because))
-        try:
-            container = self.named(project, step.name)
-        except EngineError:
-            emit(Progress("container", step.name, "Removed", "done"))
-            return
-        if container.alive:
-            if not step.force:
+        container = self.seen.get(self.ids.get((project.name, step.name), ""))
+        if container is None or not self._is_forgotten(container):
+            try:
+                container = self.named(project, step.name)
+            except EngineError:
+                emit(Progress("container", step.name, "Removed", "done"))
+                return
+            if container.alive and not step.force:
                 raise EngineError(f"container {step.name} is running", hint=f"kap stop {step.service}")
-        if container.alive or container.pid:  # half started counts too
-            client.request(self.paths, project.name, self.kill_message(container))
-        client.request(self.paths, project.name, {"op": "forget", "id": container.id}, start=False)
-        intent = self.intent(project.name, container.id)
+            if container.alive or container.pid:  # half started counts too
+                client.request(self.paths, project.name, self.kill_message(container))
+            client.request(self.paths, project.name, _forgetting(container), start=False)
+        intent = self.intents.get(container.id) or self.intent(project.name, container.id)
         if intent is not None:
             removal.remove_container(self.paths, project.name, intent, volumes=step.volumes)
             self.record(project.name, intent, "destroy")
@@ -348,6 +369,15 @@ class NativeEngine:
 
             prestart.forget(self, project.name, container.service, container.number)
         emit(Progress("container", step.name, "Removed", "done"))
+
+    def _is_forgotten(self, container: Container) -> bool:
+        """Has its supervisor, which knows all that runs, nothing to do with it any more?"""
+        if container.id in self.forgotten:
+            return True
+        try:
+            return bool(client.request(self.paths, container.project, _forgetting(container), start=False))
+        except EngineError:
+            return False  # it runs
 
     # ---- waiting -------------------------------------------------------------------------------------------
 
@@ -433,3 +463,7 @@ class NativeEngine:
             if rung.current() == "R1":  # others leave nothing on the host
                 uplink.sweep()
             sharing.hide_netns(self.paths, project)
+
+
+def _forgetting(container: Container) -> dict[str, Any]:
+    return {"op": "forget", "id": container.id, "removed": True}

@@ -115,7 +115,7 @@ class Intake:
         if state == _IDLE or (state == _TAKING and self._fresh):
             self.done()  # nothing had been taken, or the keeper was killed, too, and what was in the stage is gone
             return
-        waiting = _waiting(self.stage)
+        waiting = waiting_in(self.stage)
         self._stream, self._before, self._container = stream, before, container
         if waiting:
             start = _BASE + before + (taken - waiting if taken else 0)
@@ -129,7 +129,7 @@ class Intake:
         self.done()
 
 
-def _waiting(fd: int) -> int:
+def waiting_in(fd: int) -> int:
     """Bytes in a pipe."""
     answer = fcntl.ioctl(fd, termios.FIONREAD, struct.pack("i", 0))
     return int(struct.unpack("i", answer)[0])

@@ -50,8 +50,11 @@ def _write_over(path: str, data: bytes) -> None:
 def read_exit(path: str, pid: int) -> tuple[int, int] | None:
     """(wait status, nanoseconds) of the run with that pid; None when it is not written (yet)."""
     try:
-        with open(path) as f:
-            fields = f.read().split()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(fd, 2 * _ROOM).split()
+        finally:
+            os.close(fd)
         if len(fields) == 3 and int(fields[0]) == pid:
             return int(fields[1]), int(fields[2])
     except (OSError, ValueError):

@@ -21,12 +21,14 @@ from kapelle.engines.native.publishing import Publisher
 from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.subnets import RESOLV_CONF, checked, choose
 from kapelle.engines.native.uplink import Uplink, sysctl
-from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
-from kapelle.light import TypeVar, socket
+from kapelle.light import TYPE_CHECKING, TypeVar, socket
 from kapelle.linux import namespaces, nft, route
 from kapelle.linux.netlink import Message, Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.userlink import UserLink
 
 __all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
 
@@ -75,6 +77,8 @@ class ProjectNetwork:
         self._dying: list[int] = []  # bridges of removed networks
         self._attached: dict[str, _Attachment] = {}
         self.names = Names()
+        self.leaving = False
+        self._user: UserLink | None = None  # the way out of an ordinary user
         self.elsewhere: Callable[[], list[str]] = list  # subnets of networks that may be shared with us later
         self._neighbours: dict[str, dict[str, Neighbour]] = {}  # by network, by container id
         self._upstream = Upstream(loop, RESOLV_CONF)
@@ -103,11 +107,20 @@ class ProjectNetwork:
         netlink, tables = route.open_route(), nft.open_nft()
         if fresh:
             self._prepare(netlink)
+        for kind in (
+            "ip",
+            "ip6",
+            "arp",
+        ):  # br_netfilter, loaded by others: frames between containers pass no rules here
+            sysctl(f"net/bridge/bridge-nf-call-{kind}tables", "0")
         return netlink, tables
 
     def _way_out(self, place: str) -> Uplink | UserLink:
         if self._home < 0:
-            return UserLink(self.project, place, self._netns, self._route, self._loop, self.fds, _TABLE)
+            from kapelle.engines.native.userlink import UserLink  # not for root
+
+            self._user = UserLink(self.project, place, self._netns, self._route, self._loop, self.fds, _TABLE)
+            return self._user
         return Uplink(uplink.mark_of(self.project, place), self._netns, self._home, self._route)
 
     def _prepare(self, netlink: Netlink) -> None:
@@ -140,8 +153,8 @@ class ProjectNetwork:
             return
         try:
             nft.batch(self._nft, messages)
-            if isinstance(self._uplink, UserLink):
-                self._uplink.rules(self._nft)
+            if self._user is not None:
+                self._user.rules(self._nft)
         except OSError as e:
             self._nft.close()
             self._nft = None
@@ -253,14 +266,14 @@ class ProjectNetwork:
     def _write_rules(self, bridge: _Bridge) -> None:
         spec, name = bridge.spec, "br-" + bridge.spec.id[:12]
         comment = f"net:{spec.name}"
-        if bridge.v6 is not None and isinstance(self._uplink, UserLink):
+        if bridge.v6 is not None and self._user is not None:
             gateway = ipam.to_text(bridge.v6.gateway, 128)
-            self._uplink.add_network6(spec.name, name, bridge.v6.subnet, gateway, internal=spec.internal)
+            self._user.add_network6(spec.name, name, bridge.v6.subnet, gateway, internal=spec.internal)
         if bridge.v4 is None:
             return
         subnet = bridge.v4.subnet
-        if isinstance(self._uplink, UserLink):
-            self._uplink.keep_inside(spec.name, subnet, ipam.to_text(bridge.v4.gateway))
+        if self._user is not None:
+            self._user.keep_inside(spec.name, subnet, ipam.to_text(bridge.v4.gateway))
         if not spec.internal and bridge.routed:
             self._uplink.masquerade(spec.name, subnet)
         if self._nft is None or any(r.comment == comment for r in nft.rules(self._nft, _TABLE, "networks", nft.IPV4)):
@@ -561,6 +574,11 @@ class ProjectNetwork:
         self._publisher.unpublish(container_id)
 
     # -- end -----------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Begin to `close`, beside what else is done: no container is on it, and nobody comes to it any more."""
+        self.leaving = True
+        self._uplink.leave()
 
     def close(self) -> None:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
-from contextlib import ExitStack
 
 from kapelle.engines.native import sharing
 from kapelle.engines.native.container import Container
@@ -34,6 +33,11 @@ class Networking:
         self.shared: dict[str, list[str]] = {}  # network → other projects on it
 
     def ensure(self) -> Any:
+        """The project's network, made or adopted. Raises KapelleError."""
+        if self.made is not None and self.made.leaving:  # somebody comes after all: a new one, in the place of the old
+            self.made.close()
+            self._sync()
+            self.made = None
         if self.made is None:
             from kapelle.engines.native.network import ProjectNetwork
 
@@ -43,6 +47,17 @@ class Networking:
             self._sync()
             sharing.show_netns(self._paths, self._project, self.fds["netns"])
         return self.made
+
+    def leave(self) -> None:
+        """No container is there, and soon there will be no project: begin to take the network down."""
+        if self.made is not None and not self.made.leaving:
+            self.made.leave()
+
+    def close(self) -> None:
+        """Take down what there is of the network, by whomever it was made. Raises OSError, KapelleError."""
+        if "netns" in self.fds:
+            (self.made or self.ensure()).close()
+            sharing.hide_netns(self._paths, self._project)
 
     def _sync(self) -> None:
         """Give the keeper the network's new descriptors, take back those it no longer needs."""
@@ -56,6 +71,18 @@ class Networking:
             del self.fds[name]
         for name in gone:
             self._keeper.drop(name)
+
+    def warm_up(self) -> None:
+        """Load what nearly every start needs, while the command still reads its file."""
+        import kapelle.engines.native.network
+
+        assert kapelle.engines.native.network
+
+    def prepare(self, name: str) -> None:
+        """Make a network before the first container goes on it. Raises OSError, KapelleError."""
+        self.ensure()
+        self._add_network(name)
+        self._sync()
 
     def attach(self, container: Container, netns: int) -> tuple[tuple[Endpoint, ...], tuple[PublishedPort, ...]]:
         """Connect a container to its networks and publish its ports; idempotent. Raises KapelleError."""
@@ -82,9 +109,8 @@ class Networking:
                 )
             )
         shared = [row["network"] for row in container.intent["networks"] if self.shared.get(row["network"])]
-        with ExitStack() as locks:
-            for name in sorted(shared):
-                locks.enter_context(sharing.locked(self._paths, name))
+        with sharing.locked(self._paths, *shared):
+            for name in shared:
                 network.meet(name, sharing.neighbours(self._paths, name, self.shared[name]))
             endpoints = network.attach(
                 container.id,
@@ -158,7 +184,7 @@ class Networking:
 
     def neighbours_changed(self) -> None:
         """Another project has changed something on a network that we share."""
-        if self.made is None:
+        if self.made is None or self.made.leaving:
             return
         for name in list(self.shared):
             record = store.read_json(f"{self._paths.networks}/{name}.json")
@@ -206,7 +232,7 @@ class Networking:
 
     def remove(self, name: str) -> None:
         """A network is not wanted any more."""
-        if self.made is not None:
+        if self.made is not None and not self.made.leaving:
             self.made.remove_network(name)
 
 

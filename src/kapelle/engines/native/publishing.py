@@ -14,10 +14,12 @@ from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.ports import PortSpec
 from kapelle.engines.native.proxy import TcpProxy, UdpProxy
 from kapelle.engines.native.uplink import Uplink
-from kapelle.engines.native.userlink import UserLink
-from kapelle.light import Any, socket
+from kapelle.light import TYPE_CHECKING, Any, socket
 from kapelle.linux import sockets
 from kapelle.plan.observed import PublishedPort
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.userlink import UserLink
 
 
 class _Published:

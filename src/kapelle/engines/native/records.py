@@ -34,14 +34,14 @@ class Patience:
         return self._until
 
 
-def containers(paths: Paths, project: str) -> list[Container]:
-    """The project's containers, one-offs too, by service and number."""
+def containers(paths: Paths, project: str, intents: dict[str, dict[str, Any]] | None = None) -> list[Container]:
+    """The project's containers, one-offs too, by service and number. Their intents go into `intents`, by id."""
     base = f"{paths.project(project)}/containers"
     boot = process.boot_id()
     patience = Patience(paths, project)
     found = []
     for container_id in store.names_in(base):
-        record = one(f"{base}/{container_id}", boot, patience)
+        record = one(f"{base}/{container_id}", boot, patience, intents)
         if record is not None:
             found.append(record)
     return sorted(found, key=lambda c: (c.service, c.oneoff, c.number, c.name))
@@ -52,11 +52,18 @@ def projects(paths: Paths) -> list[str]:
     return [name for name in store.names_in(paths.projects) if not name.startswith("_")]
 
 
-def one(directory: str, boot: str, patience: Patience | None = None) -> Container | None:
+def one(
+    directory: str,
+    boot: str,
+    patience: Patience | None = None,
+    intents: dict[str, dict[str, Any]] | None = None,
+) -> Container | None:
     """One container from its folder; None when it is half-made or half-removed."""
     intent: dict[str, Any] | None = store.read_json(f"{directory}/container.json")
     if intent is None:
         return None
+    if intents is not None:
+        intents[intent["id"]] = intent
     status = _status_of(directory, boot, patience)
     state = status.get("status", "created")
     code, finished = int(status.get("exit_code", 0)), float(status.get("finished", 0.0))

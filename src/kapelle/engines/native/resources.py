@@ -59,6 +59,7 @@ def create_network(engine: NativeEngine, step: steps.CreateNetwork, project: Pro
     for key, why in network_options.not_honoured(network):
         text = f'network "{network.key}": {key} is not honoured: {why}'
         emit(Notice(text, where=network.where, once=f"network:{network.name}:{key}"))
+    engine.prepare_network(project.name, network.name)
     emit(Progress("network", network.name, "Created", "done"))
 
 

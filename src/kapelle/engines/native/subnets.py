@@ -9,9 +9,11 @@ from kapelle.engines.native.dnsforward import read_servers
 from kapelle.engines.native.ipam import Subnet
 from kapelle.engines.native.network_specs import NetworkSpec
 from kapelle.engines.native.uplink import Uplink
-from kapelle.engines.native.userlink import UserLink
 from kapelle.errors import EngineError
-from kapelle.light import NamedTuple, TypeVar
+from kapelle.light import TYPE_CHECKING, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from kapelle.engines.native.userlink import UserLink
 
 _T = TypeVar("_T")
 RESOLV_CONF = "/etc/resolv.conf"

@@ -6,11 +6,15 @@ and adopts all.
 
 Requests (engines.native.messages), one answer each unless said:
   {"op": "start", "id"} (+ three standard streams to use instead of the log)    {"op": "stop", "id", "signal", "timeout"}
-  {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}    {"op": "forget", "id"}
+    (+ "removed": once it has ended it is forgotten)
+  {"op": "stops", "rows": [what follows "stop", …]}: as many answers, each with its "id", as they end
+  {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}
+  {"op": "forget", "id"} (+ "removed": and nothing takes its place)
   {"op": "wait", "ids", "until": running|healthy|ready|exited}: answers {"ok", "results": {id: status}}
   {"op": "exec", "id", "args", …} + streams: {"pid"} (+ terminal), then {"exit": code}
   {"op": "attach", "id"}: {"tty", "stdin"} + ends of its stdout and stderr to read, of its stdin or terminal to write
-  {"op": "close_stdin", "id"}    {"op": "forget_network", "name"}    {"op": "ping"}    {"op": "quit"}
+  {"op": "close_stdin", "id"}    {"op": "forget_network", "name"}
+  {"op": "prepare", "network"}: not answered    {"op": "ping"}    {"op": "quit"}
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ import resource
 import select
 import sys
 
-from kapelle.engines.native import messages, rung, sharing
+from kapelle.engines.native import messages, rung
 from kapelle.engines.native.cgroups import ProjectCgroups
-from kapelle.engines.native.clients import UNANSWERED, Client, Waiter, reached
+from kapelle.engines.native.clients import UNANSWERED, Client, Part, Waiter, reached
 from kapelle.engines.native.container import Container, open_writer
 from kapelle.engines.native.intake import STAGE, Intake
 from kapelle.engines.native.keeper_channel import KeeperChannel
@@ -41,6 +45,7 @@ from kapelle.linux import process
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
+_UNASKED = 2.0  # seconds in which somebody asks how a one-off ended
 _IDLE = 0.3  # seconds without containers and clients before it leaves
 
 
@@ -91,6 +96,8 @@ class Supervisor:
             if not container.alive:
                 self.container_ended(container)  # the one before us was killed before it could remove it
         self._maybe_leave()
+        if not self.containers:
+            self.loop.later(0, self.networks.warm_up)
         while not self.loop.stopped:
             self.loop.turn()
             self.keeper.deliver()
@@ -146,9 +153,8 @@ class Supervisor:
         lock = os.open(f"{self.run_dir}/spawn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if "netns" in self.fds and not os.path.exists(f"{self.run_dir}/socket"):
-                self.networks.ensure().close()
-                sharing.hide_netns(self.paths, self.project)
+            if not os.path.exists(f"{self.run_dir}/socket"):
+                self.networks.close()
         except (OSError, KapelleError):
             pass  # somebody comes just now; what he finds of ours on the host he replaces
         messages.send(self.keeper.sock, {"op": "quit"})
@@ -177,9 +183,7 @@ class Supervisor:
         if self._has_door():
             os.unlink(f"{self.run_dir}/socket")
         try:
-            if "netns" in self.fds:  # made by us, or by one before us that was killed while it left
-                self.networks.ensure().close()
-                sharing.hide_netns(self.paths, self.project)
+            self.networks.close()
         except (OSError, KapelleError) as e:  # the next sweep takes what is left; nothing may keep us
             say(f"the network could not be taken down whole: {e}")
         self.cgroups.close()
@@ -235,7 +239,7 @@ class Supervisor:
             else:
                 handler(client, message, fds)
         except KapelleError as e:
-            client.answer({"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code})
+            client.answer(_refusal(e))
         except OSError as e:
             client.answer({"error": error_words(e), "code": 1})
         finally:
@@ -247,7 +251,7 @@ class Supervisor:
         self.loop.remove(fd)
         self.clients.pop(fd, None)
         client.sock.close()
-        self.waiters = [w for w in self.waiters if w.client is not client]
+        self.waiters = [w for w in self.waiters if w.client.sock is not client.sock]
         if not self.clients:
             self._maybe_leave()
 
@@ -296,15 +300,26 @@ class Supervisor:
 
     def do_stop(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         container = self._the(message)
+        container.removed = bool(message.get("removed"))
         if not container.alive:
             container.status["stopped_by_user"] = True
             container.save()
             client.answer({"ok": True, "already": True, "status": container.status})
+            if container.removed:
+                self._forget(container.id)
             return
         self.waiters.append(Waiter(client, [container.id], "exited"))
         container.status["halted"] = bool(message.get("halt"))
         strict = self.strict or bool(message.get("strict"))
         container.stop(signal_number(str(message["signal"])), float(message["timeout"]), strict=strict)
+
+    def do_stops(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        for row in message["rows"]:
+            part = Part(client, str(row["id"]))
+            try:
+                self.do_stop(part, row, [])
+            except KapelleError as e:
+                part.answer(_refusal(e))
 
     def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         container = self._the(message)
@@ -338,8 +353,17 @@ class Supervisor:
         if container is not None and container.alive:
             client.answer({"error": f"container {container.intent['name']} is running", "code": 1})
             return
-        self.containers.pop(str(message.get("id")), None)
         client.answer({"ok": True})
+        if message.get("removed"):
+            self._forget(str(message.get("id")))
+        else:
+            self.containers.pop(str(message.get("id")), None)
+
+    def _forget(self, container_id: str) -> None:
+        """It is about to be removed. With the last one the project ends, most likely."""
+        self.containers.pop(container_id, None)
+        if not self.containers:
+            self.networks.leave()
 
     def do_forget_network(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         self.networks.remove(str(message["name"]))
@@ -353,6 +377,10 @@ class Supervisor:
                 container.health.hurry()
         if not self._settle(waiter):
             self.waiters.append(waiter)
+            return
+        for container in [c for c in map(self.containers.get, waiter.ids) if c is not None]:
+            if container.intent["remove_on_exit"] and container.state == "exited":
+                self._remove_ended(container)
 
     def do_exec(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         container = self._the(message)
@@ -440,6 +468,13 @@ class Supervisor:
         """Another project has changed something on a network that we share. Not answered."""
         self.networks.neighbours_changed()
 
+    def do_prepare(self, _client: Client, message: dict[str, Any], _fds: list[int]) -> None:
+        """Containers that go on this network are about to be started. Not answered."""
+        try:
+            self.networks.prepare(str(message["network"]))
+        except (OSError, KapelleError):
+            pass  # told when the first of them is started
+
     def changed(self, container: Container) -> None:
         """A container's status changed: some of those who wait may be done."""
         for waiter in [w for w in self.waiters if container.id in w.ids]:
@@ -448,15 +483,26 @@ class Supervisor:
 
     def container_ended(self, container: Container) -> None:
         self.changed(container)
+        if container.removed and container.state == "exited":
+            self._forget(container.id)
         if container.intent["remove_on_exit"] and container.state == "exited":
-            from kapelle.engines.native import removal
-
-            removal.remove_container(self.paths, self.project, container.intent, volumes=True)
-            self.containers.pop(container.id, None)
-            self.removed[container.id] = container.status  # who started it may only now ask how it ended
-            self.event(container, "destroy")
+            if container.told or not self.clients:
+                self._remove_ended(container)
+            else:  # who started it will ask how it ended: were we killed now, nobody could tell any more
+                self.loop.later(_UNASKED, lambda: self._remove_ended(container))
         if not self.clients:
             self._maybe_leave()
+
+    def _remove_ended(self, container: Container) -> None:
+        """Remove a one-off that was to go with its end."""
+        if self.containers.get(container.id) is not container or container.alive:
+            return
+        from kapelle.engines.native import removal
+
+        removal.remove_container(self.paths, self.project, container.intent, volumes=True)
+        self.containers.pop(container.id, None)
+        self.removed[container.id] = container.status  # somebody may only now ask how it ended
+        self.event(container, "destroy")
 
     def _settle(self, waiter: Waiter) -> bool:
         """Answer a waiter if its condition holds, or can't come true any more; True when answered."""
@@ -478,6 +524,9 @@ class Supervisor:
             elif verdict != "reached":
                 done = False
         if failed or done:
+            for container in map(self.containers.get, waiter.ids):
+                if container is not None:
+                    container.told = True
             waiter.client.answer({"ok": not failed, "failed": failed, "results": results})
             return True
         return False
@@ -493,6 +542,10 @@ class Supervisor:
             why = str(getattr(error, "strerror", "") or error)
             self.event(container, "log_error", error=why)
             say(f"output of {container.intent['name']} can't be written: {why}")
+
+
+def _refusal(e: KapelleError) -> dict[str, Any]:
+    return {"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code}
 
 
 def say(text: str) -> None:

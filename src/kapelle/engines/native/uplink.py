@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from kapelle.engines.native import ipam
+from kapelle.engines.native.aside import Aside
 from kapelle.engines.native.ipam import Subnet
 from kapelle.errors import EngineError
 from kapelle.light import socket
@@ -57,6 +58,7 @@ class Uplink:
         self._inner = inner
         self._route = route.open_route()
         self._nft: Netlink | None = None
+        self._leaving: Aside | None = None
         self.host = ""  # this end's address, as containers reach the host
         self.project = ""  # the other end's
         self.mtu = 1500
@@ -292,8 +294,19 @@ class Uplink:
         if found:
             nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle, r.family) for r in found])
 
+    def leave(self) -> None:
+        """Begin to take everything off the host again; nothing else is asked of this object but `close`."""
+        if self._leaving is None:
+            self._leaving = Aside(self._take_off)
+
     def close(self) -> None:
-        """Take everything off the host again."""
+        """Take everything off the host, or wait until that is done. Raises OSError."""
+        if self._leaving is None:
+            self._take_off()
+        else:
+            self._leaving.wait()
+
+    def _take_off(self) -> None:
         try:
             if self._nft is not None:
                 _remove_tables(self._nft, {self.table})

@@ -196,6 +196,9 @@ class UserLink:
         first = int(address.partition(".")[0])
         return "" if first in (0, 127) or first >= 224 else address
 
+    def leave(self) -> None:
+        """Nothing of it is on the host: `close` is quick enough."""
+
     def close(self) -> None:
         if self._six is not None:
             self._six.close()
