@@ -18,6 +18,7 @@ from typing import Any
 
 PLACE = os.path.dirname(os.path.abspath(__file__))  # the package's copy
 CONTROL = os.path.dirname(PLACE)  # where kills.py writes what is wanted
+OFF = "KILLS_OFF"  # set for commands that nobody wants to kill
 FIRED = 8  # the first eight bytes of what is shared number the turn
 SLOT, SLOTS = 256, 1 << 14
 _WRAPPERS = ("/linux/", "/state/store.py", "/native/messages.py", "/native/loop.py", "/light.py")
@@ -133,6 +134,8 @@ class Hook:
 
 
 def install() -> None:
+    if os.environ.get(OFF):
+        return
     hook = Hook()
     start = _thread.start_new_thread
 

@@ -1,13 +1,15 @@
 """kill -9 of each process of ours at each of its steps: does the next command converge, is anything lost or left?
 
-    python tools/kills.py [--verbs up,down,…] [--roles command,supervisor,…] [--sample N] [--next up|down|both]
-                          [--home FOLDER] [--report FILE] [--only TEXT] [--together]
+    python tools/kills.py [--verbs up,down,…] [--roles command,supervisor,…] [--sample N] [--part I/N]
+                          [--next up|down|stop|both|turns] [--home FOLDER] [--report FILE] [--only TEXT] [--together]
 
 For each verb the points are found by running it once (killhook.py says what a point is), then it is run again for each
 point with a kill there. Afterwards the next command (`up -d`, or `down`) has to succeed, and all that was promised is
 looked at: containers, exit codes, lines of output, volumes; after `down` no process, mount, link, table, control
 group, folder or port may be left. Exit code 1 when something was found. `--together` kills the command, the keeper and
-the supervisor at once. Needs nothing but Python and an image (a stand-in of busybox is made when there is none).
+the supervisor at once; `--next turns` follows one point with `up` and the next with `down`; `--part 0/2` takes every
+second point, for two of these side by side. Needs nothing but Python and an image (a stand-in of busybox is made when
+there is none).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-from killhook import FIRED, SLOT, SLOTS  # noqa: E402
+from killhook import FIRED, OFF, SLOT, SLOTS  # noqa: E402
 
 WRITER = (
     "date +%N >> /data/starts; trap 'echo bye $$i; exit 7' TERM; "
@@ -135,10 +137,11 @@ class Site:
         self.shared[FIRED] = 0
         self.shared[:8] = self.turn.to_bytes(8, "little")
 
-    def kap(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def kap(self, *words: str, hooked: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = self.environment if hooked else {**self.environment, OFF: "1"}
         return subprocess.run(
             [sys.executable, str(self.control / "kap.py"), *words],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=_PATIENCE,
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=_PATIENCE,
             stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
@@ -304,7 +307,7 @@ def act(site: Site, verb: Verb) -> subprocess.CompletedProcess[str]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    done = site.kap(*verb.words)
+    done = site.kap(*verb.words, hooked=True)
     text = done.stdout + done.stderr
     if "Traceback" in text or "internal error" in text:
         raise Wrong("traceback", text[-800:])
@@ -407,7 +410,8 @@ def main() -> int:
     parser.add_argument("--roles", default="command,supervisor,keeper,launcher,join")
     parser.add_argument("--sample", type=int, default=0, help="so many points of each verb and role")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--next", default="both", choices=("up", "down", "stop", "both"))
+    parser.add_argument("--next", default="both", choices=("up", "down", "stop", "both", "turns"))
+    parser.add_argument("--part", default="0/1", help="I/N: every Nth point, beginning with the Ith")
     parser.add_argument("--only", default="", help="points whose name has this in it")
     parser.add_argument("--together", action="store_true")
     parser.add_argument("--home", default="")
@@ -431,6 +435,8 @@ def main() -> int:
                     found = [
                         p for row in by_role.values() for p in sorted(chance.sample(row, min(options.sample, len(row))))
                     ]
+                part, parts = map(int, options.part.split("/"))
+                found = found[part::parts]
                 points += len(found)
                 for point in found:
                     if options.list:
@@ -441,7 +447,7 @@ def main() -> int:
                     print(
                         f"{time.strftime('%H:%M:%S')} {point.verb} {row[0]} {point.role} {point.place}", file=sys.stderr
                     )
-                    for following in ("up", "down") if options.next == "both" else (options.next,):
+                    for following in _following(options.next, row[0]):
                         try:
                             reached = attempt(site, point, following, victims)
                         except (Wrong, subprocess.TimeoutExpired) as e:
@@ -465,6 +471,12 @@ def main() -> int:
             take_away(site)
         report(table, failures, points, kills, missed, options.report)
     return bool(failures)
+
+
+def _following(which: str, number: int) -> tuple[str, ...]:
+    if which == "turns":
+        return ("up", "down")[number % 2 :][:1]
+    return ("up", "down") if which == "both" else (which,)
 
 
 def report(
