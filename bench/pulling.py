@@ -148,6 +148,7 @@ def builds(run: Run) -> None:
             (place / "app" / f"f{number}").write_bytes(bytes([number]) * 10_000)
         (place / "stamp").write_bytes(os.urandom(16).hex().encode())
         (place / "Dockerfile").write_text(_DOCKERFILE)
+        os.sync()
         run.note("build of 6 steps, cold", tool, tool.run(place, "build"))
 
     def cached(tool: Tool) -> None:
