@@ -106,7 +106,7 @@ def main() -> int:
         subprocess.run([*command, "up", "-d", "--wait"], cwd=folder, env=environ, check=True)
         began = time.monotonic()
         rows: list[Row] = []
-        mark = f'"project": "{folder.name}"'.encode()
+        mark = f'"project":"{folder.name}"'.encode()
         print("seconds  memory MiB  descriptors  processes  log MiB  not healthy")
         try:
             while time.monotonic() < began + options.minutes * 60:
