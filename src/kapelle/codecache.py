@@ -154,9 +154,24 @@ def _newer(module: object, made: int) -> bool:
 
 def write(path: str) -> None:
     """Write the file from the `.pyc` files that fit their sources; nothing where that can't be done."""
-    folder = os.path.dirname(path)
-    if not os.access(folder, os.W_OK):
+    temporary = f"{path}.{os.getpid()}"
+    if not os.access(os.path.dirname(path), os.W_OK):
         return
+    try:
+        data = _packed()
+        with open(temporary, "wb") as f:
+            # readable by those who may read the source, as a .pyc is; whatever the umask says, written by its owner alone
+            os.fchmod(f.fileno(), os.stat(__file__).st_mode & 0o644)
+            f.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+
+
+def _packed() -> bytes:
     index: dict[str, Row] = {}
     codes: list[bytes] = []
     offset = 0
@@ -168,16 +183,7 @@ def write(path: str) -> None:
             codes.append(code)
             offset += len(code)
     head = marshal.dumps(index)
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "wb") as f:
-            f.write(b"".join((MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes)))
-        os.replace(temporary, path)
-    except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
+    return b"".join((MAGIC_NUMBER, len(head).to_bytes(4, "little"), head, *codes))
 
 
 def remove() -> None:

@@ -61,6 +61,14 @@ def test_a_changed_source_is_never_taken_from_it_and_is_in_the_next_one(package:
     assert python(package, show) == "changed\n"
 
 
+def test_it_is_written_by_its_owner_alone_whatever_the_umask(package: Path) -> None:
+    for umask, mode in ((0o000, 0o644), (0o077, 0o644)):
+        cache(package).unlink(missing_ok=True)
+        (package / "codecache.py").chmod(0o666)
+        python(package, f"import os; os.umask({umask}); {MAKE}")
+        assert cache(package).stat().st_mode & 0o777 == mode
+
+
 def test_it_is_made_once(package: Path) -> None:
     python(package, MAKE)
     first = os.stat(cache(package)).st_ino
