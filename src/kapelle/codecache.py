@@ -160,7 +160,7 @@ def write(path: str) -> None:
     try:
         data = _packed()
         with open(temporary, "wb") as f:
-            # readable by those who may read the source, as a .pyc is; whatever the umask says, written by its owner alone
+            # readable by whoever may read the source, as a .pyc is; written by its owner alone, whatever the umask
             os.fchmod(f.fileno(), os.stat(__file__).st_mode & 0o644)
             f.write(data)
         os.replace(temporary, path)

@@ -65,6 +65,7 @@ SLOW = {
     ("module", "more"),
     [
         ("kapelle.cli.commands.ps", {"kapelle.render.containers", "kapelle.engines.native.records"}),
+        ("kapelle.cli.commands.logs", {"kapelle.engines.native.output"}),
         ("kapelle.cli.commands.exec", {"kapelle.engines.native.execution"}),
         ("kapelle.cli.commands.up", {"kapelle.compose.load", "kapelle.state.index"}),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
@@ -24,6 +23,8 @@ class Inotify:
 
     def add(self, path: str, mask: int) -> int:
         """Watch a file or folder; the number that its events carry."""
+        import ctypes  # not for those who only read back
+
         number: int = libc.lib.inotify_add_watch(ctypes.c_int(self.fd), path.encode(), ctypes.c_uint32(mask))
         if number < 0:
             libc.raise_errno("inotify_add_watch", path)

@@ -210,17 +210,16 @@ def ask(
         time.sleep(0.01)
 
 
-def answers(paths: Paths, project: str, message: dict[str, Any], ids: set[str]) -> Iterator[dict[str, Any]]:
-    """Ask about several containers: an answer for each, with its "id", as they come.
+def answers(paths: Paths, project: str, op: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Ask about several containers, a row with its "id" for each: an answer for each, with its "id", as they come.
 
-    A supervisor that is killed meanwhile is asked again when it is back, about those that are left ("rows" of the
-    message). Raises EngineError when it stays away.
+    A supervisor that is killed meanwhile is asked again when it is back, about those that are left. Raises EngineError
+    when it stays away.
     """
-    left = set(ids)
+    left = {str(row["id"]) for row in rows}
     deadline = 0.0
     while left:
-        rows = [row for row in message["rows"] if row["id"] in left]
-        sock, first, _ = ask(paths, project, {**message, "rows": rows})
+        sock, first, _ = ask(paths, project, {"op": op, "rows": [row for row in rows if row["id"] in left]})
         assert sock is not None  # it is started when there is none
         answer: dict[str, Any] | None = first
         while answer is not None:

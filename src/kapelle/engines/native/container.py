@@ -65,7 +65,7 @@ class Container:
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
-        self.removed = False  # it is stopped in order to be removed
+        self.removing = False  # it is stopped in order to be removed
         self.told = False  # somebody has been told how it ended
         self.taps: list[tuple[Tap, Tap]] = []  # of those attached: stdout, stderr
         supervisor.cgroups.of(container_id, self.intent["limits"].get("cgroup_parent") or "")

@@ -466,4 +466,4 @@ class NativeEngine:
 
 
 def _forgetting(container: Container) -> dict[str, Any]:
-    return {"op": "forget", "id": container.id, "removed": True}
+    return {"op": "forget", "id": container.id, "removing": True}

@@ -52,10 +52,9 @@ def run(settings: dict[str, Any], fds: dict[str, int]) -> None:
 
 def _warm_up() -> None:
     """Once, while the first supervisor comes up: what every child to come shares with us."""
-    from kapelle.engines.native import launcher
+    from kapelle.engines.native import launcher  # noqa: F401
     from kapelle.linux import seccomp
 
-    assert launcher
     seccomp.filter_for(_default_caps())
     gc.collect()
     gc.freeze()

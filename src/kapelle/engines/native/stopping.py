@@ -57,7 +57,7 @@ def _wanted(
         "signal": intent.get("stop_signal", "SIGTERM"),
         "timeout": intent.get("stop_timeout", 10.0) if timeout is None else timeout,
         "halt": halt,
-        "removed": removing,
+        "removing": removing,
         "strict": engine.strict,
     }
 
@@ -94,8 +94,7 @@ def _stopped(
 ) -> Iterator[tuple[Step, BaseException | None]]:
     for step, _, _ in rows.values():
         emit(Progress("container", step.name, "Stopping", because=step.because))
-    request = {"op": "stops", "rows": [row.message for row in rows.values()]}
-    for answer in client.answers(engine.paths, project.name, request, set(rows)):
+    for answer in client.answers(engine.paths, project.name, "stops", [row.message for row in rows.values()]):
         step, container, message = rows[str(answer["id"])]
         try:
             _tell(engine, project, container, message, client.checked(answer), emit)

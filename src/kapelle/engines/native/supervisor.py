@@ -6,10 +6,10 @@ and adopts all.
 
 Requests (engines.native.messages), one answer each unless said:
   {"op": "start", "id"} (+ three standard streams to use instead of the log)    {"op": "stop", "id", "signal", "timeout"}
-    (+ "removed": once it has ended it is forgotten)
+    (+ "removing": once it has ended it is forgotten)
   {"op": "stops", "rows": [what follows "stop", …]}: as many answers, each with its "id", as they end
   {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}
-  {"op": "forget", "id"} (+ "removed": and nothing takes its place)
+  {"op": "forget", "id"} (+ "removing": and nothing takes its place)
   {"op": "wait", "ids", "until": running|healthy|ready|exited}: answers {"ok", "results": {id: status}}
   {"op": "exec", "id", "args", …} + streams: {"pid"} (+ terminal), then {"exit": code}
   {"op": "attach", "id"}: {"tty", "stdin"} + ends of its stdout and stderr to read, of its stdin or terminal to write
@@ -300,12 +300,12 @@ class Supervisor:
 
     def do_stop(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
         container = self._the(message)
-        container.removed = bool(message.get("removed"))
+        container.removing = bool(message.get("removing"))
         if not container.alive:
             container.status["stopped_by_user"] = True
             container.save()
             client.answer({"ok": True, "already": True, "status": container.status})
-            if container.removed:
+            if container.removing:
                 self._forget(container.id)
             return
         self.waiters.append(Waiter(client, [container.id], "exited"))
@@ -354,7 +354,7 @@ class Supervisor:
             client.answer({"error": f"container {container.intent['name']} is running", "code": 1})
             return
         client.answer({"ok": True})
-        if message.get("removed"):
+        if message.get("removing"):
             self._forget(str(message.get("id")))
         else:
             self.containers.pop(str(message.get("id")), None)
@@ -483,7 +483,7 @@ class Supervisor:
 
     def container_ended(self, container: Container) -> None:
         self.changed(container)
-        if container.removed and container.state == "exited":
+        if container.removing and container.state == "exited":
             self._forget(container.id)
         if container.intent["remove_on_exit"] and container.state == "exited":
             if container.told or not self.clients:
