@@ -149,7 +149,7 @@ def _empty(directory: int) -> None:
                 os.rmdir(name, dir_fd=directory)
                 continue
             except OSError as e:
-                if e.errno != errno.ENOTEMPTY:
+                if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # POSIX allows either
                     raise
         except FileNotFoundError:
             continue  # a temporary that has got its name this moment, or somebody else removes it too

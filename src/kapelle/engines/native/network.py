@@ -107,11 +107,8 @@ class ProjectNetwork:
         netlink, tables = route.open_route(), nft.open_nft()
         if fresh:
             self._prepare(netlink)
-        for kind in (
-            "ip",
-            "ip6",
-            "arp",
-        ):  # br_netfilter, loaded by others: frames between containers pass no rules here
+        # br_netfilter, loaded by others: frames between containers pass no rules here
+        for kind in ("ip", "ip6", "arp"):
             sysctl(f"net/bridge/bridge-nf-call-{kind}tables", "0")
         return netlink, tables
 

@@ -35,9 +35,13 @@ class Networking:
     def ensure(self) -> Any:
         """The project's network, made or adopted. Raises KapelleError."""
         if self.made is not None and self.made.leaving:  # somebody comes after all: a new one, in the place of the old
-            self.made.close()
-            self._sync()
-            self.made = None
+            try:
+                self.made.close()
+                self._sync()
+            except OSError:
+                pass  # what could not be taken away is adopted
+            finally:
+                self.made = None
         if self.made is None:
             from kapelle.engines.native.network import ProjectNetwork
 
