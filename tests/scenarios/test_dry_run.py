@@ -47,9 +47,13 @@ def seen(project: Kap) -> list[str]:
     rows = [
         project.ok(*words.split()).out
         for words in (
-            "ps -a --no-trunc --format json", "volume ls", "network ls", "image ls --no-trunc", "exec -T web ls /data",
+            "ps -a --no-trunc --format json",
+            "volume ls",
+            "network ls",
+            "image ls --no-trunc --format {{.Repository}}:{{.Tag}}@{{.ID}}",  # its columns tell a time that passes
+            "exec -T web ls /data",
         )
-    ]  # fmt: skip
+    ]
     places = (project.folder, project.home / "data" / "volumes", project.home.parent / ".docker")
     return [*rows, *sorted(str(path) for place in places for path in place.rglob("*"))]
 

@@ -26,8 +26,9 @@ from kapelle.linux.netlink import (
     text,
 )
 
-INET, IPV4, IPV6 = 1, 2, 10  # families
+INET, IPV4, NETDEV, IPV6 = 1, 2, 5, 10  # families
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+INGRESS = 0  # of NETDEV: where a packet comes in at an interface, before routing and bridges
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100  # usual priorities
 DROP, ACCEPT = 0, 1
 _JUMP = -3
@@ -37,6 +38,7 @@ _SUBSYSTEM = 10 << 8
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = (
     _SUBSYSTEM | number for number in range(9)
 )
+_NEWSET, _NEWELEMENT, _DELELEMENT = (_SUBSYSTEM | number for number in (9, 12, 14))
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _ERROR = 2
 
@@ -87,12 +89,26 @@ def chain(table: str, name: str, family: int = IPV4) -> Message:
 
 
 def base_chain(
-    table: str, name: str, kind: str, hook: int, priority: int, *, family: int = IPV4, policy: int = ACCEPT
+    table: str,
+    name: str,
+    kind: str,
+    hook: int,
+    priority: int,
+    *,
+    family: int = IPV4,
+    policy: int = ACCEPT,
+    device: str = "",
 ) -> Message:
-    """Make a chain that the kernel calls at `hook`; `kind` is filter or nat."""
+    """Make a chain that the kernel calls at `hook`; `kind` is filter or nat. `device`: of a chain of NETDEV."""
     body = text(1, table) + text(3, name)
-    body += nested(4, be32(1, hook), be32(2, priority)) + be32(5, policy) + text(7, kind)
+    place = (be32(1, hook), be32(2, priority), *((text(3, device),) if device else ()))
+    body += nested(4, *place) + be32(5, policy) + text(7, kind)
     return _message(NEWCHAIN, CREATE, family, body, f"chain {name}")
+
+
+def delete_chain(table: str, name: str, family: int = IPV4) -> Message:
+    """Delete a chain with its rules; EBUSY while something leads there."""
+    return _message(DELCHAIN, 0, family, text(1, table) + text(3, name), f"chain {name}")
 
 
 def flush_chain(table: str, name: str, family: int = IPV4) -> Message:
@@ -114,6 +130,28 @@ def rule(
 def delete_rule(table: str, chain: str, handle: int, family: int = IPV4) -> Message:
     body = text(1, table) + text(2, chain) + attribute(3, struct.pack(">Q", handle))
     return _message(DELRULE, 0, family, body, f"rule of chain {chain}")
+
+
+def verdict_map(table: str, name: str, family: int = IPV4) -> Message:
+    """Make a map from IPv4 addresses to chains; `by_daddr` goes by it."""
+    a_map, address, verdict = be32(3, 8), be32(4, 7) + be32(5, 4), be32(6, 0xFFFFFF00)
+    body = text(1, table) + text(2, name) + a_map + address + verdict + be32(10, 1)
+    return _message(_NEWSET, CREATE, family, body, f"map {name}")
+
+
+def add_to_map(table: str, name: str, packed: bytes, chain: str, family: int = IPV4) -> Message:
+    """Have what goes to an address pass a chain. EEXIST when it passes another one already."""
+    jump = nested(2, nested(2, be32(1, _JUMP), text(2, chain)))
+    return _element(_NEWELEMENT, CREATE, table, name, nested(1, attribute(1, packed)) + jump, family)
+
+
+def delete_from_map(table: str, name: str, packed: bytes, family: int = IPV4) -> Message:
+    return _element(_DELELEMENT, 0, table, name, nested(1, attribute(1, packed)), family)
+
+
+def _element(kind: int, flags: int, table: str, name: str, element: bytes, family: int) -> Message:
+    body = text(1, table) + text(2, name) + nested(3, nested(1, element))
+    return _message(kind, flags, family, body, f"element of map {name}")
 
 
 # -- expressions -----------------------------------------------------------------------------------------------------
@@ -154,14 +192,7 @@ def _network(offset: int, packed: bytes, prefix: int, equal: bool) -> bytes:
     if prefix < bits:
         mask = ((1 << bits) - (1 << (bits - prefix))).to_bytes(len(packed), "big")
         packed = bytes(a & b for a, b in zip(packed, mask, strict=True))
-        found += _expression(
-            "bitwise",
-            be32(1, 1),
-            be32(2, 1),
-            be32(3, len(packed)),
-            nested(4, attribute(1, mask)),
-            nested(5, attribute(1, bytes(len(packed)))),
-        )
+        found += _mask(mask)
     return found + _compare(packed, equal)
 
 
@@ -183,25 +214,32 @@ def dport(port: int) -> bytes:
     return _payload(2, 2, 2) + _compare(struct.pack(">H", port))
 
 
+def sport(port: int) -> bytes:
+    """Source port; `protocol` comes before it."""
+    return _payload(2, 0, 2) + _compare(struct.pack(">H", port))
+
+
+def whole_ipv4() -> bytes:
+    """An IPv4 packet that is no fragment (RFC 791: neither more fragments nor an offset)."""
+    version = _meta(1) + _compare(struct.pack(">H", 0x0800))
+    return version + _payload(1, 6, 2) + _mask(struct.pack(">H", 0x3FFF)) + _compare(bytes(2))
+
+
 def daddr_is_local() -> bytes:
     """The destination is an address of this namespace (fib daddr type local)."""
     return _expression("fib", be32(1, 1), be32(2, 3), be32(3, 2)) + _compare(struct.pack("=I", 2))
 
 
+def _mask(mask: bytes) -> bytes:
+    """Keep these bits of what was loaded."""
+    width = len(mask)
+    keep, flip = nested(4, attribute(1, mask)), nested(5, attribute(1, bytes(width)))
+    return _expression("bitwise", be32(1, 1), be32(2, 1), be32(3, width), keep, flip)
+
+
 def _bits(key: int, mask: int) -> bytes:
-    width = struct.pack("=I", mask)
-    return (
-        _expression("ct", be32(1, 1), be32(2, key))
-        + _expression(
-            "bitwise",
-            be32(1, 1),
-            be32(2, 1),
-            be32(3, 4),
-            nested(4, attribute(1, width)),
-            nested(5, attribute(1, bytes(4))),
-        )
-        + _compare(bytes(4), equal=False)
-    )
+    found = _expression("ct", be32(1, 1), be32(2, key))
+    return found + _mask(struct.pack("=I", mask)) + _compare(bytes(4), equal=False)
 
 
 def ct_state(bits: int) -> bytes:
@@ -220,6 +258,11 @@ def jump(chain: str) -> bytes:
     return _expression("immediate", be32(1, 0), nested(2, nested(2, be32(1, _JUMP), text(2, chain))))
 
 
+def by_daddr(map_name: str) -> bytes:
+    """Go where a map of chains leads for the IPv4 destination; on where it does not know it."""
+    return _payload(1, 16, 4) + _expression("lookup", text(1, map_name), be32(2, 1), be32(3, 0))
+
+
 def masquerade() -> bytes:
     return _expression("masq")
 
@@ -233,6 +276,38 @@ def dnat(packed: bytes, port: int = 0) -> bytes:
         load += _expression("immediate", be32(1, 2), nested(2, attribute(1, struct.pack(">H", port))))
         data.append(be32(5, 2))
     return load + _expression("nat", *data)
+
+
+def _write(base: int, offset: int, value: bytes, *checksums: bytes) -> bytes:
+    """Put `value` into the packet; `base` 0 is the link layer's header, 1 the network's."""
+    load = _expression("immediate", be32(1, 1), nested(2, attribute(1, value)))
+    place = (be32(2, base), be32(3, offset), be32(4, len(value)), be32(5, 1))
+    return load + _expression("payload", *place, *checksums)
+
+
+# the kind of checksum (of the Internet), where it is in an IPv4 header, and that TCP's covers the addresses, too
+_IPV4_CHECKSUMS = (be32(6, 1), be32(7, 10), be32(8, 1))
+
+
+def set_saddr(packed: bytes) -> bytes:
+    """Rewrite an IPv4 packet's source; no state is kept of it."""
+    return _write(1, 12, packed, *_IPV4_CHECKSUMS)
+
+
+def set_daddr(packed: bytes) -> bytes:
+    """Rewrite an IPv4 packet's destination; no state is kept of it."""
+    return _write(1, 16, packed, *_IPV4_CHECKSUMS)
+
+
+def set_receiver(mac: bytes) -> bytes:
+    """Rewrite the destination in an Ethernet header."""
+    return _write(0, 0, mac)
+
+
+def leave_by(ifindex: int) -> bytes:
+    """Send the packet out of an interface as it is (fwd); in chains of NETDEV."""
+    load = _expression("immediate", be32(1, 1), nested(2, attribute(1, struct.pack("=I", ifindex))))
+    return load + _expression("fwd", be32(1, 1))
 
 
 def redirect(port: int) -> bytes:

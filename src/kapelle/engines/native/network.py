@@ -19,6 +19,7 @@ from kapelle.engines.native.network_specs import EndpointSpec, NetworkSpec
 from kapelle.engines.native.ports import PortSpec
 from kapelle.engines.native.publishing import Publisher
 from kapelle.engines.native.sharing import Neighbour
+from kapelle.engines.native.shortcut import Shortcut, Way
 from kapelle.engines.native.subnets import RESOLV_CONF, checked, choose
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.errors import EngineError
@@ -94,6 +95,7 @@ class ProjectNetwork:
             self._uplink: Uplink | UserLink = self._way_out(reservations_dir)
             self._publisher = Publisher(loop, self.fds, self._uplink, self._within)
             self._raise_table()
+            self._shortcut = self._short(fresh)
         except OSError as e:
             raise _no_network(project, e) from e
 
@@ -156,6 +158,13 @@ class ProjectNetwork:
             self._nft.close()
             self._nft = None
             self._uplink.warnings.append(f"networks are not isolated from each other: no nf_tables ({e.strerror})")
+
+    def _short(self, fresh: bool) -> Shortcut | None:
+        """None where packets are not the kernel's to forward, as for an ordinary user."""
+        link = self._uplink
+        if self._nft is None or not isinstance(link, Uplink) or not link.filtering:
+            return None
+        return Shortcut(self._route, self._nft, link.host, link.mac, fresh=fresh)
 
     @property
     def warnings(self) -> list[str]:
@@ -453,7 +462,7 @@ class ProjectNetwork:
         for inner, place in zip(names, found, strict=True):
             bridge = self._networks[place.network]
             # named after the namespace: one that is still dying keeps its names a while
-            end = f"v{identity:x}{bridge.spec.id[:5]}"
+            end = _port_name(identity, bridge)
             outer.append(route.veth(end, inner, netns_fd, master=bridge.index, peer_mac=place.mac, mtu=bridge.mtu))
         fresh: list[int] = []
         for number, error in enumerate(self._route.send(outer)):
@@ -464,7 +473,7 @@ class ProjectNetwork:
         for number in fresh:
             bridge = self._networks[found[number].network]
             if network_options.is_false(dict(bridge.spec.options), network_options.ICC):
-                near = route.link(self._route, f"v{identity:x}{bridge.spec.id[:5]}")
+                near = route.link(self._route, _port_name(identity, bridge))
                 if near is not None:  # else the container has ended already
                     self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
         keys = [f"dns-{kind}:{container_id}" for kind in ("udp", "tcp")]
@@ -550,25 +559,29 @@ class ProjectNetwork:
 
         A container that is only on internal networks publishes nothing, as with Docker. EngineError KAP201.
         """
-        target = self._target(container_id)
-        if target is None or not wanted:
-            return ()
-        address, routed = target
-        return self._publisher.publish(container_id, wanted, address, routed=routed)
-
-    def _target(self, container_id: str) -> tuple[str, bool] | None:
         attachment = self._attached.get(container_id)
         if attachment is None:
             raise EngineError(f"container {container_id[:12]} is on no network", code="KAP209")
-        for place in attachment.endpoints:
-            bridge = self._networks[place.network]
-            if not bridge.spec.internal:
-                return place.ipv4.partition("/")[0], bridge.routed
-        return None
+        place = next((p for p in attachment.endpoints if not self._networks[p.network].spec.internal), None)
+        if place is None or not wanted:
+            return ()
+        address, bridge = place.ipv4.partition("/")[0], self._networks[place.network]
+        # packets of another size than the uplink's need the ordinary way, which tells their sender
+        shortcut = self._shortcut if bridge.routed and bridge.mtu == self._uplink.mtu else None
+        published = self._publisher.publish(
+            container_id, wanted, address, routed=bridge.routed, from_host=shortcut is not None
+        )
+        if shortcut is not None:
+            way = Way(_port_name(attachment.netns, bridge), address, place.mac, place.gateway)
+            tcp = {p.target for p in published if p.protocol == "tcp" and ":" not in p.host_ip}
+            shortcut.lead(container_id, way, tcp)
+        return published
 
     def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; they are free at once."""
         self._publisher.unpublish(container_id)
+        if self._shortcut is not None and not self.leaving:
+            self._shortcut.forget(container_id)
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -626,6 +639,11 @@ def _asked(address: str) -> int:
         return ipam.to_number(address.partition("/")[0])[0]
     except ValueError as e:
         raise EngineError(str(e), code="KAP202") from None
+
+
+def _port_name(netns: int, bridge: _Bridge) -> str:
+    """The interface at a bridge that leads to the container in that namespace (its inode number)."""
+    return f"v{netns:x}{bridge.spec.id[:5]}"
 
 
 def _packed(place: Endpoint) -> tuple[bytes, ...]:

@@ -46,11 +46,13 @@ class Publisher:
         self._of: dict[str, list[_Published]] = {}  # by container
 
     def publish(
-        self, container_id: str, wanted: tuple[PortSpec, ...], address: str, *, routed: bool
+        self, container_id: str, wanted: tuple[PortSpec, ...], address: str, *, routed: bool, from_host: bool
     ) -> tuple[PublishedPort, ...]:
         """Publish ports of a container at `address`; those that are published already stay as they are.
 
         `routed`: the host has a route there, so that the kernel forwards and our proxy is for other cases only.
+        `from_host`: the proxy asks as other clients of the host do, to whom answers go by a `shortcut`;
+        else it asks from the project's namespace.
         EngineError KAP201.
         """
         mine = self._of.setdefault(container_id, [])
@@ -59,9 +61,9 @@ class Publisher:
         try:
             for port in wanted:
                 for held in self._hold(container_id, port, kept):
-                    kept.append(
-                        held if isinstance(held, _Published) else self._serve(container_id, port, held, address)
-                    )
+                    if not isinstance(held, _Published):
+                        held = self._serve(container_id, port, held, address, from_host)
+                    kept.append(held)
         except BaseException:
             self._drop(container_id, [p for p in kept if p not in before])
             raise
@@ -69,7 +71,7 @@ class Publisher:
         for published in kept:
             if published.target != address:
                 self.uplink.remove_ports(_comment(container_id, published.port))
-                self._aim(published, address)
+                self._aim(published, address, from_host)
         self._of[container_id] = kept
         if routed:
             rows = [
@@ -103,24 +105,26 @@ class Publisher:
     def _is_served(self, container_id: str, port: PublishedPort) -> bool:
         return any(p.port == port for p in self._of.get(container_id, ()))
 
-    def _serve(self, container_id: str, port: PortSpec, held: socket.socket, address: str) -> _Published:
+    def _serve(
+        self, container_id: str, port: PortSpec, held: socket.socket, address: str, from_host: bool
+    ) -> _Published:
         host, number = held.getsockname()[:2]
         shown = PublishedPort(host, number, port.target, port.protocol)
         self.fds[_key(container_id, shown)] = held.fileno()
-        published = _Published(shown, held, self._proxy(held, address, shown), address)
+        published = _Published(shown, held, self._proxy(held, address, shown, from_host), address)
         self._of[container_id].append(published)
         return published
 
-    def _proxy(self, held: socket.socket, address: str, port: PublishedPort) -> TcpProxy | UdpProxy:
+    def _proxy(self, held: socket.socket, address: str, port: PublishedPort, from_host: bool) -> TcpProxy | UdpProxy:
         kind = TcpProxy if port.protocol == "tcp" else UdpProxy
-        return kind(self._loop, held, self._connect, (address, port.target))
+        return kind(self._loop, held, sockets.made if from_host else self._made_within, (address, port.target))
 
-    def _aim(self, published: _Published, address: str) -> None:
+    def _aim(self, published: _Published, address: str, from_host: bool) -> None:
         published.proxy.close()
-        published.proxy = self._proxy(published.held, address, published.port)
+        published.proxy = self._proxy(published.held, address, published.port, from_host)
         published.target = address
 
-    def _connect(self, family: int, kind: int) -> socket.socket:
+    def _made_within(self, family: int, kind: int) -> socket.socket:
         made: socket.socket = self._within(lambda: sockets.made(family, kind))
         return made
 

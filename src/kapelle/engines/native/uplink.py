@@ -61,6 +61,7 @@ class Uplink:
         self._leaving: Aside | None = None
         self.host = ""  # this end's address, as containers reach the host
         self.project = ""  # the other end's
+        self.mac = ""  # of this end
         self.mtu = 1500
         self.fresh = False  # made now, not adopted
         self._index = 0
@@ -83,7 +84,7 @@ class Uplink:
             other = route.link(self._inner, INSIDE)
         if found is None or other is None:
             raise EngineError(f"the network interface {self.name} vanished while it was made", code="KAP203")
-        self._index = found.ifindex
+        self._index, self.mac = found.ifindex, found.mac
         for index, packed, _prefix in route.addresses(self._route):
             if index == self._index:
                 self._set_pair(int.from_bytes(packed, "big"))
