@@ -104,7 +104,10 @@ def _measure(run: Run, wanted: list[str], options: argparse.Namespace, stack: Ex
     if set(wanted) != {"config"}:
         _give(run, files.archive(run.folder / "busybox.tar", [files.busybox_layer(run.folder / "0.tar")], files.IMAGE))
     if set(wanted) & set(_NEED_PYTHON):
-        layer = files.python_layer(run.folder / "python-layer.tar")
+        compiled = files.peer(run.folder / "peer")
+        if compiled is None:
+            run.notes.append("no C compiler: traffic is made and measured by Python, whose own work hides differences")
+        layer = files.python_layer(run.folder / "python-layer.tar", compiled)
         _give(run, files.archive(run.folder / "python.tar", [layer], files.PYTHON_IMAGE))
     registry = None
     if "images" in wanted:

@@ -21,6 +21,7 @@ IMAGE = "kap-bench:1"  # a static busybox
 PYTHON_IMAGE = "kap-bench-python:1"  # the machine's interpreter and probe.py
 PYTHON = "/usr/bin/python3"
 PROBE = [PYTHON, "-I", "-S", "/probe.py"]
+PEER = "/peer"
 _APPLETS = ("sh", "sleep", "true", "echo", "cat", "ls", "cp", "mkdir", "sha256sum", "wc")
 
 
@@ -84,8 +85,18 @@ def busybox_layer(path: Path) -> Path:
     return path
 
 
-def python_layer(path: Path) -> Path:
-    """The machine's own interpreter, its standard library and what both link to."""
+def peer(path: Path) -> Path | None:
+    """Both ends of traffic, compiled; None where nothing compiles C."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    source = Path(__file__).with_name("peer.c")
+    if compiler is None or subprocess.run([compiler, "-O2", "-o", path, source], check=False).returncode:
+        return None
+    path.chmod(0o755)
+    return path
+
+
+def python_layer(path: Path, compiled: Path | None) -> Path:
+    """The machine's own interpreter, its standard library and what both link to; `compiled`: the program of `peer`."""
     program = os.path.realpath(PYTHON)
     library = subprocess.check_output(
         [PYTHON, "-I", "-c", "import os, sysconfig; print(sysconfig.get_paths()['stdlib'])"], text=True
@@ -101,6 +112,8 @@ def python_layer(path: Path) -> Path:
             tar.add(file, file[1:])
         tar.add(library, library[1:], filter=_wanted)
         tar.add(probe.__file__, "probe.py")
+        if compiled is not None:
+            tar.add(compiled, PEER[1:])
     return path
 
 

@@ -1,7 +1,7 @@
 """What runs inside the containers (and, for published ports, on the host) while traffic is measured. Standard library.
 
-probe.py serve                    echo on 7000, a sink on 7001, a source on 7002
-probe.py measure HOST PORT7000 PORT7001 PORT7002 SECONDS    one JSON row
+probe.py serve                    echo on 7000, a source on 7001
+probe.py measure HOST PORT7000 PORT7001 SECONDS    one JSON row
 probe.py lookups NAME SECONDS     name lookups a second, each by a question of its own
 probe.py lines COUNT              COUNT lines of 100 bytes
 probe.py ticks SECONDS PAUSE      lines with the time in nanoseconds
@@ -26,11 +26,6 @@ def echo(peer: socket.socket) -> None:
         peer.sendall(data)
 
 
-def sink(peer: socket.socket) -> None:
-    while peer.recv(1 << 20):
-        pass
-
-
 def source(peer: socket.socket) -> None:
     while True:
         peer.sendall(BLOCK)
@@ -50,8 +45,7 @@ def serve() -> None:
             except OSError:
                 pass
 
-    for port, work in ((7001, sink), (7002, source)):
-        threading.Thread(target=listen, args=(port, work), daemon=True).start()
+    threading.Thread(target=listen, args=(7001, source), daemon=True).start()
     listen(7000, echo)
 
 
@@ -146,7 +140,7 @@ def main() -> None:
     if verb == "serve":
         serve()
     elif verb == "measure":
-        measure(words[0], int(words[1]), int(words[3]), float(words[4]))
+        measure(words[0], int(words[1]), int(words[2]), float(words[3]))
     elif verb == "lookups":
         lookups(words[0], float(words[1]))
     elif verb == "lines":

@@ -9,7 +9,7 @@ import sys
 import time
 
 import probe
-from files import PROBE, PYTHON_IMAGE
+from files import PEER, PROBE, PYTHON_IMAGE
 from sides import Failed, Run, Tool
 
 _WORDS = {"connections/s": "connections", "MB/s": "one stream", "round trip us": "round trip"}
@@ -20,9 +20,11 @@ def measured(run: Run, seconds: float) -> None:
 
 
 def _one(run: Run, tool: Tool, seconds: float) -> None:
-    ports = _free_ports(3)
-    serve, idle = json.dumps([*PROBE, "serve"]), json.dumps([*PROBE, "ticks", "100000", "1000"])
-    published = ", ".join(f"'127.0.0.1:{p}:{t}'" for p, t in zip(ports, (7000, 7001, 7002), strict=True))
+    ports = _free_ports(2)
+    compiled = run.folder / "peer"
+    inside, outside = ([PEER], [str(compiled)]) if compiled.exists() else (PROBE, [sys.executable, probe.__file__])
+    serve, idle = json.dumps([*inside, "serve"]), json.dumps([*PROBE, "ticks", "100000", "1000"])
+    published = ", ".join(f"'127.0.0.1:{p}:{t}'" for p, t in zip(ports, (7000, 7001), strict=True))
     file = (
         f"services:\n"
         f"  server: {{image: {PYTHON_IMAGE}, command: {serve}, ports: [{published}], stop_grace_period: 1s}}\n"
@@ -31,13 +33,13 @@ def _one(run: Run, tool: Tool, seconds: float) -> None:
     with run.project(tool, "traffic", file) as place:
         tool.run(place, "up", "-d")
         _wait_for(ports[0])
-        ask = ["measure", "server", "7000", "7001", "7002", str(seconds)]
-        for key, value in json.loads(tool.output(place, "exec", "-T", "client", *PROBE, *ask)).items():
+        ask = ["measure", "server", "7000", "7001", str(seconds)]
+        for key, value in json.loads(tool.output(place, "exec", "-T", "client", *inside, *ask)).items():
             run.note(f"container to container, {_WORDS[key]}", tool, value)
         told = json.loads(tool.output(place, "exec", "-T", "client", *PROBE, "lookups", "server", str(seconds)))
         run.note("name lookups", tool, told["lookups/s"])
         ask = ["measure", "127.0.0.1", *map(str, ports), str(seconds)]
-        told = json.loads(subprocess.check_output([sys.executable, probe.__file__, *ask], text=True))
+        told = json.loads(subprocess.check_output([*outside, *ask], text=True))
         for key, value in told.items():
             run.note(f"published port, {_WORDS[key]}", tool, value)
 
