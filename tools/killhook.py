@@ -38,7 +38,7 @@ _WORKING = frozenset(  # functions of kapelle.linux that call into the kernel by
 _VALUES = str, bytes, bytearray, list, set, dict, tuple
 _ROLES = {
     ("keeper.py", "run"): "keeper", ("supervisor.py", "run"): "supervisor", ("launcher.py", "launch"): "launcher",
-    ("launcher.py", "join"): "join", ("launcher.py", "_become_init"): "launcher",
+    ("launcher.py", "join"): "join", ("launch_program.py", "become_init"): "launcher",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ class Hook:
             name = arg.__name__
             if isinstance(getattr(arg, "__self__", None), _VALUES):
                 return
-            if name in _CALLS or (name == "read" and frame.f_code.co_filename.endswith(("container.py", "intake.py"))):
+            if name in _CALLS or (name == "read" and frame.f_code.co_filename.endswith(("streams.py", "intake.py"))):
                 self.point(name, frame)
 
     def point(self, name: str, frame: Any) -> None:

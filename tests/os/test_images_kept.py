@@ -15,7 +15,8 @@ import pytest
 
 from kapelle.errors import ImageError
 from kapelle.images import keeping
-from kapelle.images.archive import load, save
+from kapelle.images.archive import load
+from kapelle.images.archivewrite import save
 from kapelle.images.store import Store
 from tests.os.test_images_push import Place, inspect, open_registry, place
 from tests.os.test_images_registry import archive

@@ -22,7 +22,8 @@ import pytest
 
 from kapelle.errors import ImageError
 from kapelle.images import mirrors
-from kapelle.images.archive import load, save
+from kapelle.images.archive import load
+from kapelle.images.archivewrite import save
 from kapelle.images.pull import pull
 from kapelle.images.store import Store
 from kapelle.state.paths import find

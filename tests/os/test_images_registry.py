@@ -16,7 +16,8 @@ import pytest
 from kapelle.errors import ImageError
 from kapelle.events import Event
 from kapelle.images import mirrors
-from kapelle.images.archive import load, save
+from kapelle.images.archive import load
+from kapelle.images.archivewrite import save
 from kapelle.images.pull import Unreachable, pull
 from kapelle.images.store import Store
 from kapelle.state.paths import find

@@ -217,7 +217,7 @@ def ip(place: Endpoint) -> str:
 
 def two(machine: Machine, project: ProjectNetwork) -> tuple[int, Endpoint, int, Endpoint]:
     """web and db on the default network: (namespace, endpoint) of each."""
-    project.add_network(network())
+    project.bridges.add(network())
     web, db = machine.netns(), machine.netns()
     (at_web,) = project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_default", aliases=("web",)),))
     (at_db,) = project.attach(DB, "shop-db-1", db, (EndpointSpec("shop_default", aliases=("db", "store")),))
@@ -453,8 +453,8 @@ def test_a_taken_port_names_its_holder_and_a_free_one_and_holds_nothing(machine:
 
 def test_networks_do_not_reach_or_name_each_other_and_a_container_may_be_on_both(machine: Machine) -> None:
     project = machine.project()
-    project.add_network(network("shop_front"))
-    project.add_network(network("shop_back"))
+    project.bridges.add(network("shop_front"))
+    project.bridges.add(network("shop_back"))
     front, back, both = machine.netns(), machine.netns(), machine.netns()
     (at_front,) = project.attach(WEB, "shop-web-1", front, (EndpointSpec("shop_front", aliases=("web",)),))
     (at_back,) = project.attach(DB, "shop-db-1", back, (EndpointSpec("shop_back", aliases=("db",)),))
@@ -475,7 +475,7 @@ def test_an_internal_network_has_no_way_out_and_publishes_nothing(machine: Machi
     there, address, _host = outside(machine)
     machine.serve(there, 80)
     project = machine.project()
-    project.add_network(network("shop_in", internal=True))
+    project.bridges.add(network("shop_in", internal=True))
     web, db = machine.netns(), machine.netns()
     (at_web,) = project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_in"),))
     project.attach(DB, "shop-db-1", db, (EndpointSpec("shop_in"),))
@@ -491,7 +491,7 @@ def test_two_projects_do_not_reach_each_other_but_their_published_ports(machine:
     _, _, host = outside(machine)
     one, other = machine.project("one"), machine.project("two")
     web, at_web, _, _ = two(machine, one)
-    other.add_network(network("two_default"))
+    other.bridges.add(network("two_default"))
     stranger = machine.netns()
     (at_stranger,) = other.attach(JOB, "two-app-1", stranger, (EndpointSpec("two_default"),))
     machine.serve(web, 80)
@@ -504,7 +504,7 @@ def test_two_projects_do_not_reach_each_other_but_their_published_ports(machine:
 
 def test_given_subnets_gateways_and_addresses_are_kept(machine: Machine) -> None:
     project = machine.project()
-    filled = project.add_network(network(subnets=("172.31.9.0/24",), gateways=("172.31.9.254",)))
+    filled = project.bridges.add(network(subnets=("172.31.9.0/24",), gateways=("172.31.9.254",)))
     assert (filled.subnets, filled.gateways) == (("172.31.9.0/24",), ("172.31.9.254",))
     web = machine.netns()
     wanted = EndpointSpec("shop_default", ipv4="172.31.9.77", mac="02:00:00:00:00:77")
@@ -522,7 +522,7 @@ def test_two_projects_may_ask_for_the_same_subnet_and_both_work(machine: Machine
     seen = []
     for number, name in enumerate(("one", "two")):
         project = machine.project(name)
-        project.add_network(network(f"{name}_default", subnets=("172.31.8.0/24",)))
+        project.bridges.add(network(f"{name}_default", subnets=("172.31.8.0/24",)))
         at = machine.netns()
         project.attach(f"{number + 1:02x}" * 32, f"{name}-web-1", at, (EndpointSpec(f"{name}_default"),))
         machine.serve(at, 80)
@@ -534,7 +534,7 @@ def test_two_projects_may_ask_for_the_same_subnet_and_both_work(machine: Machine
 
 def test_a_network_has_ipv6_when_asked(machine: Machine) -> None:
     project = machine.project()
-    project.add_network(network(enable_ipv6=True))
+    project.bridges.add(network(enable_ipv6=True))
     web, db = machine.netns(), machine.netns()
     (at_web,) = project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_default", aliases=("web",)),))
     project.attach(DB, "shop-db-1", db, (EndpointSpec("shop_default"),))
@@ -596,7 +596,7 @@ def test_a_successor_of_a_killed_supervisor_goes_on_without_cutting_a_connection
     # between the two: the kernel goes on with what it does by itself
     assert machine.call(machine.home, ask("127.0.0.1", 18088)) == at_web.gateway
     successor = machine.project("shop", kept)
-    filled = successor.add_network(network())
+    filled = successor.bridges.add(network())
     assert filled.subnets == (str(at_web.ipv4.rpartition(".")[0].rpartition(".")[0] + ".0.0/16"),)
     again = successor.attach(
         WEB, "shop-web-1", web, (EndpointSpec("shop_default", aliases=("web",), ipv4=at_web.ipv4),)
@@ -615,12 +615,13 @@ def test_a_successor_of_a_killed_supervisor_goes_on_without_cutting_a_connection
 
 
 def test_what_a_project_killed_whole_leaves_on_the_host_is_swept_and_living_ones_stay(machine: Machine) -> None:
+    sweep()  # a test run that was killed may have left some, too
     living = machine.project("living")
-    living.add_network(network("living_default"))
+    living.bridges.add(network("living_default"))
 
     def die(write: int) -> None:
         project = ProjectNetwork("dead", Loop(), machine.place, {})
-        project.add_network(network("dead_default"))
+        project.bridges.add(network("dead_default"))
         os.write(write, b"+")
         os.kill(os.getpid(), 9)
 
@@ -736,7 +737,7 @@ def test_an_ordinary_users_container_reaches_machines_behind_a_router_by_ipv6(
     machine.serve(far, 53, socket.SOCK_DGRAM, socket.AF_INET6)
     project = machine.project()
     assert project.warnings == []
-    project.add_network(network(enable_ipv6=True))
+    project.bridges.add(network(enable_ipv6=True))
     web = machine.netns()
     project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_default"),))
     assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"  # it sees the host's address
@@ -753,8 +754,8 @@ def test_an_ordinary_users_networks_are_apart_by_ipv6_too_and_internal_ones_have
     machine.serve(far, 80, family=socket.AF_INET6)
     machine.serve(far, 53, socket.SOCK_DGRAM, socket.AF_INET6)
     project = machine.project()
-    project.add_network(network("front", enable_ipv6=True))
-    project.add_network(network("back", enable_ipv6=True, internal=True))
+    project.bridges.add(network("front", enable_ipv6=True))
+    project.bridges.add(network("back", enable_ipv6=True, internal=True))
     web, db, job = machine.netns(), machine.netns(), machine.netns()
     (at_web,) = project.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
     (at_db,) = project.attach(DB, "shop-db-1", db, (EndpointSpec("back"),))
@@ -774,15 +775,15 @@ def test_a_successor_and_a_network_that_goes_leave_the_ipv6_of_others_alone(
     far, address = far_router
     machine.serve(far, 80, family=socket.AF_INET6)
     project = machine.project()
-    project.add_network(network("front", enable_ipv6=True))
-    project.add_network(network("gone", enable_ipv6=True))
+    project.bridges.add(network("front", enable_ipv6=True))
+    project.bridges.add(network("gone", enable_ipv6=True))
     web = machine.netns()
     project.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
-    project.remove_network("gone")
+    project.bridges.remove("gone")
     assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"
     fds = {name: os.dup(fd) for name, fd in project.fds.items()}
     machine.forget(project)
     again = machine.project(fds=fds)
-    again.add_network(network("front", enable_ipv6=True))
+    again.bridges.add(network("front", enable_ipv6=True))
     again.attach(WEB, "shop-web-1", web, (EndpointSpec("front"),))
     assert machine.call(web, ask(address, 80)) == "2001:db8:a::1"

@@ -122,7 +122,7 @@ def test_a_connection_outlives_the_supervisor_and_the_publication(
     there_and_back(peer, 2)
     successor = machine.project("shop", kept)
     there_and_back(peer, 2)  # its predecessor's rules are gone, its own not made
-    successor.add_network(network())
+    successor.bridges.add(network())
     place = EndpointSpec("shop_default", ipv4=web.endpoints[0].ipv4)
     netns = next(fd for fd in machine._fds if namespaces.identity(fd) == web.netns)
     successor.attach(WEB, "shop-web-1", netns, (place,))
@@ -155,7 +155,7 @@ def test_an_address_that_went_to_another_container_leads_to_that_one(machine: Ma
 
 def test_a_network_of_another_packet_size_goes_by_its_bridge(machine: Machine) -> None:
     project = machine.project()
-    project.add_network(network(options=((network_options.MTU, "9000"),)))
+    project.bridges.add(network(options=((network_options.MTU, "9000"),)))
     web = machine.netns()
     project.attach(WEB, "shop-web-1", web, (EndpointSpec("shop_default"),))
     echo(machine, web, 7)

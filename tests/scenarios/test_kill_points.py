@@ -17,7 +17,7 @@ import kills
 POINTS = (
     ("up", "command", "rename", "making.py"),  # between the files of a container and the container
     ("up", "supervisor", "sendmsg", "keeper_channel.py"),  # about to have the keeper fork
-    ("up", "supervisor", "send ", "network.py"),  # a bridge half made
+    ("up", "supervisor", "send ", "bridges.py"),  # a bridge half made
     ("up", "keeper", "fork", "keeper.py"),
     ("up", "launcher", "mount", "fsops.py"),
     ("recreate", "command", "unlink", "making.py"),  # between the old container and the new

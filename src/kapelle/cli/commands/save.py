@@ -20,7 +20,7 @@ FLAGS = (Flag("--output", "-o", value="FILE", default="", help="write to this fi
 
 
 def run(context: Context, args: Args) -> int:
-    from kapelle.images.archive import save
+    from kapelle.images.archivewrite import save
 
     if not args.rest:
         raise UsageError('"kap save" requires at least 1 argument', hint="kap save -o image.tar IMAGE")

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import select
 import time
 from collections.abc import Callable
 
-from kapelle.engines.native import hosts, logs, messages
+from kapelle.engines.native import hosts, messages
 from kapelle.engines.native.container_status import new_status
 from kapelle.engines.native.health import Health
-from kapelle.engines.native.intake import waiting_in
 from kapelle.engines.native.keeper_files import exit_code, make_room, read_exit, write_exit
-from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Timer
-from kapelle.engines.native.tap import Tap
+from kapelle.engines.native.streams import Streams
 from kapelle.errors import KapelleError
-from kapelle.light import TYPE_CHECKING, Any, jsontext, signal, socket
+from kapelle.light import TYPE_CHECKING, Any, signal, socket
 from kapelle.linux import process
 from kapelle.plan import lifecycle
 from kapelle.state import store
 
 if TYPE_CHECKING:
-    from kapelle.engines.native.probes import LogWatch
     from kapelle.engines.native.supervisor import Supervisor
 
-_PIPE = 1 << 18  # bytes a container may write ahead of the supervisor
-_READ = 1 << 18
 _MEMORY = ("memory", "memory_swap", "cgroup_parent")  # limits that can be reached
 _EXIT_POLL = 0.01  # between looks for an exit file whose process is gone
 _EXIT_LOOKS = 200
-_F_SETPIPE_SZ = 1031
-_EARLY = 100_000_000  # ns: lines that a program wrote before its start was told
 _SETTLED = 0.5  # seconds after which a program has set up its signal handlers
 
 Answer = Callable[[dict[str, Any]], None]
@@ -53,21 +44,16 @@ class Container:
         }
         self.pidfd = -1
         self.sync: socket.socket | None = None
-        self.pipes: dict[str, int] = {}
-        self.terminal = -1
-        self.terminal_given = False
         self.start_answers: list[Answer] = []
         self.start_error: dict[str, Any] | None = None
         self.notes: list[tuple[str, str]] = []  # (compose key, why it is not honoured) of this start
-        self.logs: Writer | None = None
         self.health: Health | None = None
-        self.log_watch: LogWatch | None = None  # for an x-kap-probe of this run's output
         self.restart_timer: Timer | None = None
         self.kill_timer: Timer | None = None
         self.exit_looks = 0
         self.removing = False  # it is stopped in order to be removed
         self.told = False  # somebody has been told how it ended
-        self.taps: list[tuple[Tap, Tap]] = []  # of those attached: stdout, stderr
+        self.streams = Streams(self)
         supervisor.cgroups.of(container_id, self.intent["limits"].get("cgroup_parent") or "")
 
     # ---- state ---------------------------------------------------------------------------------------------
@@ -121,7 +107,7 @@ class Container:
         supervisor = self.supervisor
         self._write_files(())
         supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
-        self._watch_log()
+        self.streams.watch_log()
         make_room(f"{self.directory}/exit")
         spec = dict(self.intent["launch"])
         spec["namespaces"] = {k: self._namespace(v) for k, v in spec["namespaces"].items()}
@@ -133,47 +119,26 @@ class Container:
         self.notes = [*made.notes, *((str(k), str(v)) for k, v in self.intent.get("notes") or ())]
         if size:
             spec["size"] = size
-        streams = given or self._open_streams()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = os.memfd_create("launch", os.MFD_CLOEXEC)
+        message: dict[str, Any] = {"op": "launch", "exit": f"{self.directory}/exit"}
+        pid_mode = spec["namespaces"]["pid"]
+        if pid_mode == "host":
+            message["host_pid"] = True
+        elif pid_mode.startswith("pid:"):
+            message["target"] = int(pid_mode[4:])
+        streams = given or self.streams.open()
         try:
-            os.write(memory, jsontext.dumps(spec).encode())
-            message: dict[str, Any] = {"op": "launch", "exit": f"{self.directory}/exit"}
-            pid_mode = spec["namespaces"]["pid"]
-            if pid_mode == "host":
-                message["host_pid"] = True
-            elif pid_mode.startswith("pid:"):
-                message["target"] = int(pid_mode[4:])
-            pid = supervisor.keeper.fork(message, (memory, theirs.fileno(), *streams))
-        except BaseException:
-            ours.close()
-            raise
+            pid, self.sync = supervisor.keeper.begin(message, spec, streams)
         finally:
-            os.close(memory)
-            theirs.close()
             if not given:
                 for fd in streams:
                     os.close(fd)
-        self.sync = ours
         self.status.update(run=run, pid=pid, start_time=process.start_time(pid), boot=supervisor.boot)
         # Before it can run: a successor must know of it, should we die between here and its exec.
         store.write_json(f"{self.directory}/status.json", self.status, over=True)
         self.pidfd = os.pidfd_open(pid)
         supervisor.keeper.watch(pid, self._keeper_saw_exit)
         supervisor.loop.add(self.pidfd, self._gone)
-        supervisor.loop.add(ours.fileno(), self._on_sync)
-
-    def _watch_log(self) -> None:
-        probe = (self.intent["healthcheck"] or {}).get("probe") or {}
-        if probe.get("kind") != "log":
-            return
-        from kapelle.engines.native.probes import LogWatch
-
-        def matched() -> None:
-            # Not from within the reading of a line: what follows may end this very reader.
-            self.supervisor.loop.later(0, lambda: self.health.hurry() if self.health is not None else None)
-
-        self.log_watch = LogWatch(probe["pattern"], matched)
+        supervisor.loop.add(self.sync.fileno(), self._on_sync)
 
     def _namespace(self, mode: str) -> str:
         if not mode.startswith("container:"):
@@ -182,62 +147,6 @@ class Container:
         if other is None or other.state != "running":
             raise KapelleError(f'the container that "{self.intent["service"]}" shares a namespace with is not running')
         return f"pid:{other.pid}"
-
-    def _open_streams(self) -> list[int]:
-        """Ends for the container: /dev/null or a held-open pipe as 0, a FIFO each as 1 and 2; nothing for a tty."""
-        if self.intent["tty"]:
-            return []
-        self._adopt_pipes()
-        streams = [self._stdin() if self.intent["stdin_open"] else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)]
-        for name in ("out", "err"):
-            # A second open file description: O_NONBLOCK is ours alone. O_RDWR: never SIGPIPE, whoever dies.
-            streams.append(os.open(self._fifo(name), os.O_RDWR | os.O_CLOEXEC))
-        return streams
-
-    def _stdin(self) -> int:
-        """`stdin_open`: the reading end of a pipe; the keeper holds the other one for those who attach."""
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        self.supervisor.fds[f"stdin:{self.id}"] = writing
-        self.supervisor.keeper.keep(f"stdin:{self.id}", writing)
-        return reading
-
-    def attach(self) -> tuple[bool, list[int]]:
-        """Is it on a terminal; the reading ends of its output from now on, and where to write for it if anywhere."""
-        out, err = Tap(self.supervisor.loop), Tap(self.supervisor.loop)
-        self.taps.append((out, err))
-        given = [out.reading, err.reading]
-        if self.intent["tty"]:
-            given.append(self.terminal)
-        elif f"stdin:{self.id}" in self.supervisor.fds:
-            given.append(self.supervisor.fds[f"stdin:{self.id}"])
-        return bool(self.intent["tty"]), given
-
-    def close_stdin(self) -> None:
-        """No more comes: its program reads the end of its standard input."""
-        fd = self.supervisor.fds.pop(f"stdin:{self.id}", -1)
-        if fd >= 0:
-            os.close(fd)
-            self.supervisor.keeper.drop(f"stdin:{self.id}")
-
-    def _fifo(self, name: str) -> str:
-        return f"{self.supervisor.run_dir}/{self.id[:12]}.{name}"
-
-    def _adopt_pipes(self) -> None:
-        for name, stream in (("out", "stdout"), ("err", "stderr")):
-            if stream in self.pipes:
-                continue
-            path = self._fifo(name)
-            try:
-                os.mkfifo(path, 0o600)
-            except FileExistsError:
-                pass
-            fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE)
-            except OSError:
-                pass
-            self.pipes[stream] = fd
-            self.supervisor.loop.add(fd, self._reader(stream, fd))
 
     def _on_sync(self, _: int) -> None:
         """The child speaks: it has its namespaces, a terminal, a mistake; or its socket closed at exec."""
@@ -268,26 +177,11 @@ class Container:
         elif message.get("at") == "note":
             self.notes.append((str(message["key"]), str(message["text"])))
         elif message.get("at") == "terminal" and fds:
-            self._hold_terminal(fds.pop(0))
+            self.streams.hold_terminal(fds.pop(0))
         elif "error" in message:
             self.start_error = message
         for fd in fds:
             os.close(fd)
-
-    def _hold_terminal(self, master: int) -> None:
-        self._drop_terminal()
-        self.terminal = master
-        os.set_blocking(master, False)
-        self.supervisor.keeper.keep(f"tty:{self.id}", master)
-        if not self.terminal_given:
-            self.supervisor.loop.add(master, self._reader("stdout", master))
-
-    def _drop_terminal(self) -> None:
-        if self.terminal >= 0:
-            self.supervisor.loop.remove(self.terminal)
-            os.close(self.terminal)
-            self.terminal = -1
-            self.supervisor.keeper.drop(f"tty:{self.id}")
 
     def _connect(self) -> None:
         """Put the new network namespace on its networks, with names and ports, before the program starts."""
@@ -327,9 +221,7 @@ class Container:
             os.close(fd)
 
     def _started(self) -> None:
-        if self.status["status"] == "exited" or not process.is_same(self.pid, int(self.status["start_time"])):
-            # It ran and ended between exec and now: _gone tells the rest, but it did start.
-            pass
+        # It may have ended between its exec and now: it did start, and `_gone` tells the rest.
         self.status.update(
             status="running",
             started=time.time(),
@@ -376,85 +268,10 @@ class Container:
             self.sync.close()
             self.sync = None
 
-    # ---- output --------------------------------------------------------------------------------------------
-
-    def _writer(self) -> Writer:
-        if self.logs is None:
-            self.logs = open_writer(f"{self.directory}/log", self.intent["logging"])
-            self.logs.writing = self.supervisor.intake.writing
-        return self.logs
-
-    def _reader(self, stream: str, fd: int) -> Callable[[int], None]:
-        def ready(_: int) -> None:
-            self._read(stream, fd)
-
-        return ready
-
-    def _read(self, stream: str, fd: int) -> bool:
-        """One read; True when there was something."""
-        intake = self.supervisor.intake
-        try:
-            writer = self._writer()
-        except (OSError, KapelleError):
-            return self._lose(fd)
-        try:
-            data = intake.take(fd, self.id, stream, writer.pending[stream])
-        except BlockingIOError:
-            return False
-        except OSError:  # EIO: the last process on a terminal is gone
-            self.supervisor.loop.remove(fd)
-            return False
-        try:
-            if data:
-                writer.feed(stream, data, time.time_ns())
-        except OSError as e:
-            self.supervisor.lost_output(self, e)
-        finally:
-            intake.done()
-        if not data:
-            return False
-        if self.taps:
-            self.taps = [t for t in self.taps if not t[0].closed]
-            for out, err in self.taps:
-                (err if stream == "stderr" else out).feed(data)
-        if self.log_watch is not None:
-            self.log_watch.feed(stream, data)
-        return True
-
-    def _lose(self, fd: int) -> bool:
-        """There is no room for a log at all: the program goes on all the same."""
-        try:
-            data = os.read(fd, _READ)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.supervisor.loop.remove(fd)
-            return False
-        if data:
-            self.supervisor.lost_output(self, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        return bool(data)
-
-    def _drain(self) -> None:
-        for stream, fd in self.pipes.items():
-            while waiting_in(fd) and self._read(stream, fd):
-                pass
-        if self.terminal >= 0 and not self.terminal_given:
-            while self._read("stdout", self.terminal):
-                pass
-        self._flush()
-
-    def _flush(self) -> None:
-        """What waits for its line end is written without: no more comes."""
-        try:
-            writer = self._writer() if self.logs is not None or os.path.isdir(f"{self.directory}/log") else None
-            for stream in ("stdout", "stderr") if writer is not None else ():
-                if writer is not None and writer.pending[stream]:
-                    self.supervisor.intake.ending(self.id, stream, writer.pending[stream])
-                    writer.flush(stream)
-        except (OSError, KapelleError) as e:
-            self.supervisor.lost_output(self, e)
-        finally:
-            self.supervisor.intake.done()
+    def hurry_health(self) -> None:
+        """Its probe has reason to look at once."""
+        if self.health is not None:
+            self.health.hurry()
 
     # ---- end -----------------------------------------------------------------------------------------------
 
@@ -501,11 +318,10 @@ class Container:
                     self._on_sync(0)
                 except BlockingIOError:
                     self._close_sync()
+        self.streams.drain()
         if self.start_error is not None:
-            self._drain()
             self._start_failed(self.start_error)
             return
-        self._drain()
         oom = self._out_of_memory(wait_status)
         peak = self.supervisor.cgroups.memory_peak(self.id) if oom else 0
         self._release()
@@ -566,20 +382,7 @@ class Container:
             self.supervisor.loop.remove(self.pidfd)
             os.close(self.pidfd)
             self.pidfd = -1
-        for name, (stream, fd) in zip(("out", "err"), list(self.pipes.items()), strict=False):
-            self.supervisor.loop.remove(fd)
-            os.close(fd)
-            del self.pipes[stream]
-            try:
-                os.unlink(self._fifo(name))
-            except OSError:
-                pass
-        self._drop_terminal()
-        self.close_stdin()
-        for tap in (t for pair in self.taps for t in pair):
-            tap.end()
-        self.taps.clear()
-        self.terminal_given = False
+        self.streams.release()
         self.supervisor.volumes.release(self.id)
         self.supervisor.networks.detach(self)
         self.supervisor.cgroups.remove(self.id)
@@ -678,12 +481,7 @@ class Container:
         if not (self.status["boot"] == self.supervisor.boot and pid and self._open_pidfd(pid)):
             self._lost(pid)
             return
-        if self.intent["tty"]:
-            master = self.supervisor.fds.get(f"tty:{self.id}", -1)
-            if master >= 0:
-                self._hold_terminal(os.dup(master))
-        else:
-            self._adopt_pipes()
+        self.streams.adopt()
         try:
             self.supervisor.volumes.use(self.id, self.intent["launch"]["mounts"])
         except KapelleError:
@@ -700,11 +498,7 @@ class Container:
             except (OSError, KapelleError):
                 pass  # it ended just now; _gone tells
         if self.intent["healthcheck"]:
-            self._watch_log()
-            if self.log_watch is not None:
-                since = int(float(self.status["started"]) * 1e9) - _EARLY
-                for record in logs.read(f"{self.directory}/log", since=since):
-                    self.log_watch.feed(record.stream, record.plain() + b"\n")
+            self.streams.watch_log_again(float(self.status["started"]))
             self.health = Health(self.supervisor, self)
             self.health.begin(resumed=True)
 
@@ -724,9 +518,7 @@ class Container:
         found = read_exit(f"{self.directory}/exit", pid)
         code = exit_code(found[0]) if found else 137
         when = found[1] / 1e9 if found else time.time()
-        if not self.intent["tty"]:
-            self._adopt_pipes()
-            self._drain()
+        self.streams.read_rest()
         restarting = self.state == "restarting"
         oom = self.supervisor.cgroups.oom_killed(self.id)
         self._release()
@@ -738,24 +530,3 @@ class Container:
             self.status.update(status="exited", exit_code=code, finished=when, pid=0, oom=oom)
             self._decide_restart(code, when - float(self.status["started"]))
         self.save()
-
-
-def open_writer(directory: str, logging: dict[str, Any]) -> Writer:
-    """The log writer with the file's max-size and max-file (Docker's json-file options)."""
-    options = logging.get("options") or {}
-    size = parse_size(str(options.get("max-size", "")))
-    files = str(options.get("max-file", ""))
-    store.make_directory(directory)
-    kinds: dict[str, int] = {}
-    if size:
-        kinds["max_size"] = size
-    if files.isdigit() and int(files) > 0:
-        kinds["max_files"] = int(files)
-    return Writer(directory, **kinds)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "10m", "512k", "1g"; 0 for anything else."""
-    unit = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(text[-1:].lower(), 1)
-    digits = text.rstrip("kKmMgGbB")
-    return int(float(digits) * unit) if digits.replace(".", "", 1).isdigit() else 0

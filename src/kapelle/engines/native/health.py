@@ -6,6 +6,7 @@ import os
 import time
 
 from kapelle.engines.native import messages, probes
+from kapelle.engines.native.joining import join
 from kapelle.engines.native.loop import Timer
 from kapelle.engines.native.probes import Probing
 from kapelle.light import TYPE_CHECKING, Any, signal, socket
@@ -94,7 +95,7 @@ class Health:
         os.set_blocking(writing, True)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            pid, self.sync = self.supervisor.join(self.container, {"args": args}, [null, writing, writing])
+            pid, self.sync = join(self.supervisor, self.container, {"args": args}, [null, writing, writing])
         except OSError as e:
             os.close(reading)
             self._done(126, f"can't run the probe: {e.strerror}".encode())
@@ -125,7 +126,9 @@ class Health:
 
         self.deadline = self.supervisor.loop.later(self.check.timeout, self._too_long)
         declared = container.intent["healthcheck"]["probe"]
-        probing = probes.begin(self.supervisor.loop, done, declared, container.pid, addresses, container.log_watch)
+        probing = probes.begin(
+            self.supervisor.loop, done, declared, container.pid, addresses, container.streams.log_watch
+        )
         if not ended:
             self.probing = probing
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 from kapelle.engines.native import messages
-from kapelle.light import Any, socket
+from kapelle.light import Any, jsontext, socket
 
 
 class KeeperChannel:
@@ -34,6 +35,20 @@ class KeeperChannel:
                     raise OSError(11, str(answer.get("error", "can't fork")))
                 return int(answer["pid"])
             self._saw(answer)
+
+    def begin(self, message: dict[str, Any], spec: dict[str, Any], streams: Sequence[int]) -> tuple[int, socket.socket]:
+        """`fork` a process for the launcher: its pid, and the socket that it speaks on until its exec."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = os.memfd_create(message["op"], os.MFD_CLOEXEC)
+        try:
+            os.write(memory, jsontext.dumps(spec).encode())
+            return self.fork(message, (memory, theirs.fileno(), *streams)), ours
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(memory)
+            theirs.close()
 
     def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         try:

@@ -10,22 +10,23 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kapelle.engines.native import ipam, network_options, uplink
+from kapelle.engines.native import interfaces, ipam, uplink
+from kapelle.engines.native.bridges import TABLE, Bridges, words
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
 from kapelle.engines.native.dnsforward import Upstream
-from kapelle.engines.native.ipam import Addresses
+from kapelle.engines.native.interfaces import Interface
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.network_specs import EndpointSpec, NetworkSpec
 from kapelle.engines.native.ports import PortSpec
 from kapelle.engines.native.publishing import Publisher
 from kapelle.engines.native.sharing import Neighbour
 from kapelle.engines.native.shortcut import Shortcut, Way
-from kapelle.engines.native.subnets import RESOLV_CONF, checked, choose
+from kapelle.engines.native.subnets import RESOLV_CONF
 from kapelle.engines.native.uplink import Uplink, sysctl
 from kapelle.errors import EngineError
 from kapelle.light import TYPE_CHECKING, TypeVar, socket
 from kapelle.linux import namespaces, nft, route
-from kapelle.linux.netlink import Message, Netlink
+from kapelle.linux.netlink import Netlink
 from kapelle.plan.observed import Endpoint, PublishedPort
 
 if TYPE_CHECKING:
@@ -35,22 +36,6 @@ __all__ = ["EndpointSpec", "NetworkSpec", "PortSpec", "ProjectNetwork", "sweep"]
 
 _T = TypeVar("_T")
 _OURS = ("netns", "dns-", "port:", "out-")  # beginnings of the names of our descriptors in the keeper's store
-_TABLE = "kapelle"  # in the project's own namespace
-_LINGER = 0.5  # seconds
-# what Docker sets in each container's namespace, so that an ordinary user may listen on 80 and ping
-_SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0\t2147483647"))
-
-
-class _Bridge:
-    """One network as it is."""
-
-    def __init__(self, spec: NetworkSpec, index: int, mtu: int) -> None:
-        self.spec = spec
-        self.index = index
-        self.mtu = mtu
-        self.v4: Addresses | None = None
-        self.v6: Addresses | None = None
-        self.routed = True  # the host has a route to it
 
 
 class _Attachment:
@@ -74,13 +59,10 @@ class ProjectNetwork:
         self.fds: dict[str, int] = {name: fd for name, fd in fds.items() if name.startswith(_OURS)}
         self._loop = loop
         self._home = namespaces.open_home()  # -1 rootless: threads go to other namespaces instead
-        self._networks: dict[str, _Bridge] = {}
-        self._dying: list[int] = []  # bridges of removed networks
         self._attached: dict[str, _Attachment] = {}
         self.names = Names()
         self.leaving = False
         self._user: UserLink | None = None  # the way out of an ordinary user
-        self.elsewhere: Callable[[], list[str]] = list  # subnets of networks that may be shared with us later
         self._neighbours: dict[str, dict[str, Neighbour]] = {}  # by network, by container id
         self._upstream = Upstream(loop, RESOLV_CONF)
         self._others: dict[tuple[str, ...], Upstream] = {}  # by a service's own servers
@@ -96,6 +78,7 @@ class ProjectNetwork:
             self._publisher = Publisher(loop, self.fds, self._uplink, self._within)
             self._raise_table()
             self._shortcut = self._short(fresh)
+            self.bridges = Bridges(self._route, self._nft, self._uplink, self._user, loop, self._home, self._within)
         except OSError as e:
             raise _no_network(project, e) from e
 
@@ -118,7 +101,7 @@ class ProjectNetwork:
         if self._home < 0:
             from kapelle.engines.native.userlink import UserLink  # not for root
 
-            self._user = UserLink(self.project, place, self._netns, self._route, self._loop, self.fds, _TABLE)
+            self._user = UserLink(self.project, place, self._netns, self._route, self._loop, self.fds, TABLE)
             return self._user
         return Uplink(uplink.mark_of(self.project, place), self._netns, self._home, self._route)
 
@@ -129,7 +112,7 @@ class ProjectNetwork:
 
     def _raise_table(self) -> None:
         """The project namespace's own rules; rules of networks that are there stay."""
-        t, up = _TABLE, uplink.INSIDE
+        t, up = TABLE, uplink.INSIDE
         host = route.pack(self._uplink.host)
         messages = [
             nft.table(t),
@@ -176,158 +159,11 @@ class ProjectNetwork:
         """The host as containers reach it: the address of host.docker.internal and host-gateway."""
         return self._uplink.host
 
-    # -- networks ------------------------------------------------------------------------------------------------
-
-    def add_network(self, spec: NetworkSpec) -> NetworkSpec:
-        """Make a network, or adopt it. Returns the spec with subnets and gateways filled in.
-
-        EngineError KAP207: a subnet or gateway that can't be; KAP208: a driver that this engine does not have.
-        """
-        known = self._networks.get(spec.name)
-        if known is not None:
-            return known.spec
-        if spec.driver not in ("", "bridge", "default"):
-            raise EngineError(
-                f"network {spec.name}: the native engine has no network driver {spec.driver!r}",
-                code="KAP208",
-                hint="leave driver out (bridge), or use --engine docker",
-            )
-        name = "br-" + spec.id[:12]
-        try:
-            found = route.link(self._route, name)
-            bridge = self._adopt(spec, found) if found is not None else self._make(spec, name)
-        except OSError as e:
-            raise EngineError(f"network {spec.name} could not be created: {_words(e)}", code="KAP203") from e
-        self._networks[spec.name] = bridge
-        return bridge.spec
-
-    def _adopt(self, spec: NetworkSpec, link: route.Link) -> _Bridge:
-        subnets: list[str] = []
-        gateways: list[str] = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for index, packed, prefix in route.addresses(self._route, family):
-                if index == link.ifindex and packed[:2] != b"\xfe\x80":
-                    subnets.append(str(ipam.parse_subnet(f"{socket.inet_ntop(family, packed)}/{prefix}")))
-                    gateways.append(socket.inet_ntop(family, packed))
-        if not subnets:  # whoever made it was killed before it had its addresses
-            self._route.request((route.link_delete(link.ifindex),))
-            return self._make(spec, "br-" + spec.id[:12])
-        bridge = _Bridge(spec._replace(subnets=tuple(subnets), gateways=tuple(gateways)), link.ifindex, link.mtu)
-        self._fill(bridge)
-        if bridge.v4 is not None:
-            bridge.routed = self._uplink.add_route(bridge.v4.subnet)
-        self._write_rules(bridge)
-        return bridge
-
-    def _make(self, spec: NetworkSpec, name: str) -> _Bridge:
-        others = [
-            (name, pool.subnet)
-            for name, other in self._networks.items()
-            for pool in (other.v4, other.v6)
-            if pool is not None
-        ]
-        subnets, gateways, routed = choose(spec, others, self._uplink, self.elsewhere)
-        mtu = _mtu(spec, self._uplink.mtu)
-        bridge = _Bridge(spec, 0, mtu)
-        bridge.spec = spec._replace(
-            subnets=tuple(map(str, subnets)),
-            gateways=tuple(ipam.to_text(g, s.bits) for s, g in zip(subnets, gateways, strict=True)),
-        )
-        bridge.routed = routed
-        self._fill(bridge)
-        mac = ipam.mac_of(gateways[0])
-        self._route.request((route.bridge(name, mac, mtu),))
-        made = route.link(self._route, name)
-        if made is None:
-            raise FileNotFoundError(errno.ENODEV, "the bridge vanished while it was made")
-        bridge.index = made.ifindex
-        if any(s.bits == 128 for s in subnets):
-            self._within(lambda: sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0"))
-        self._route.request(
-            [
-                route.address(bridge.index, ipam.to_text(g, s.bits), s.prefix)
-                for s, g in zip(subnets, gateways, strict=True)
-            ]
-        )
-        self._write_rules(bridge)
-        return bridge
-
-    def _fill(self, bridge: _Bridge) -> None:
-        spec = bridge.spec
-        ranges = [checked(spec.name, "ip_range", text, ipam.parse_subnet) for text in spec.ip_ranges if text]
-        for text, gateway in zip(spec.subnets, spec.gateways, strict=True):
-            subnet = ipam.parse_subnet(text)
-            only = next((r for r in ranges if r.overlaps(subnet)), None)
-            pool = Addresses(subnet, ipam.to_number(gateway)[0], only)
-            if subnet.bits == 32:
-                bridge.v4 = pool
-            else:
-                bridge.v6 = pool
-        for text in spec.reserved:
-            number, bits = checked(spec.name, "aux address", text, ipam.to_number)
-            there = bridge.v4 if bits == 32 else bridge.v6
-            if there is not None:
-                there.reserve(number)
-
-    def _write_rules(self, bridge: _Bridge) -> None:
-        spec, name = bridge.spec, "br-" + bridge.spec.id[:12]
-        comment = f"net:{spec.name}"
-        if bridge.v6 is not None and self._user is not None:
-            gateway = ipam.to_text(bridge.v6.gateway, 128)
-            self._user.add_network6(spec.name, name, bridge.v6.subnet, gateway, internal=spec.internal)
-        if bridge.v4 is None:
-            return
-        subnet = bridge.v4.subnet
-        if self._user is not None:
-            self._user.keep_inside(spec.name, subnet, ipam.to_text(bridge.v4.gateway))
-        if not spec.internal and bridge.routed:
-            self._uplink.masquerade(spec.name, subnet)
-        if self._nft is None or any(r.comment == comment for r in nft.rules(self._nft, _TABLE, "networks", nft.IPV4)):
-            return
-        accept = nft.verdict(nft.ACCEPT)
-        messages = [nft.rule(_TABLE, "networks", nft.iifname(name), nft.oifname(name), accept, comment=comment)]
-        if not spec.internal:
-            out = (nft.iifname(name), nft.oifname(uplink.INSIDE), accept)
-            messages.append(nft.rule(_TABLE, "networks", *out, comment=comment))
-            if not bridge.routed:  # the host could not send answers back: leave under the uplink's own address
-                hide = (nft.saddr(subnet.packed, subnet.prefix), nft.masquerade())
-                messages.append(nft.rule(_TABLE, "hidden", *hide, comment=comment))
-        nft.batch(self._nft, messages)
-
-    def remove_network(self, name: str) -> None:
-        """Remove a network; one that is not there is fine."""
-        bridge = self._networks.pop(name, None)
-        if bridge is None:
-            return
-        self._uplink.unmasquerade(name)
-        if bridge.v4 is not None and bridge.routed:
-            self._uplink.remove_route(bridge.v4.subnet)
-        if self._nft is not None:
-            rules = [r for r in nft.rules(self._nft, _TABLE) if r.comment == f"net:{name}"]
-            if rules:
-                nft.batch(self._nft, [nft.delete_rule(r.table, r.chain, r.handle, r.family) for r in rules])
-        # The kernel takes its time over a bridge (tens of milliseconds), and it goes with the namespace anyway, which
-        # ends soon after a `down`: without its addresses it is in nobody's way until then.
-        self._route.send(
-            [
-                route.address_delete(bridge.index, gateway, ipam.parse_subnet(subnet).prefix)
-                for subnet, gateway in zip(bridge.spec.subnets, bridge.spec.gateways, strict=True)
-            ]
-        )
-        self._dying.append(bridge.index)
-        self._loop.later(_LINGER, self._bury)
-
-    def _bury(self) -> None:
-        """Delete the bridges of removed networks."""
-        if self._dying:
-            self._route.send([route.link_delete(index) for index in self._dying])
-        self._dying.clear()
-
     # -- other projects on a network -----------------------------------------------------------------------------
 
     def meet(self, network: str, neighbours: Sequence[Neighbour]) -> None:
         """The containers of other projects on a network: their addresses are taken, their names answer."""
-        bridge = self._networks[network]
+        bridge = self.bridges[network]
         before = self._neighbours.get(network, {})
         now = {n.id: n for n in neighbours}
         for container_id in before.keys() - now.keys():
@@ -340,33 +176,6 @@ class ProjectNetwork:
             home = Home(network, tuple(route.pack(t.partition("/")[0]) for t in neighbour[3:] if t))
             self.names.add(neighbour.id, [(home, neighbour.aliases)], neighbour.name)
         self._neighbours[network] = now
-
-    def wire(self, network: str, mark: str, netns: int) -> None:
-        """Join our bridge of a network with that of the project of `mark`, in its namespace. Raises OSError."""
-        bridge = self._networks[network]
-        far_bridge, tail = "br-" + bridge.spec.id[:12], bridge.spec.id[:5]
-        near_name, far_name = f"x{mark}{tail}", f"x{self._uplink.mark}{tail}"
-
-        def plug() -> None:
-            with route.open_route() as there:
-                far = route.link(there, far_name)
-                master = route.link(there, far_bridge)
-                if far is not None and master is not None:
-                    there.request(route.bridge_port(far.ifindex, master.ifindex, isolated=True))
-
-        def ready() -> bool:
-            with route.open_route() as there:
-                return route.link(there, far_bridge) is not None
-
-        if not namespaces.within(netns, self._home, ready):
-            return  # it is on the network and has not made its bridge yet: it wires itself to us then
-        error = self._route.send((route.veth(near_name, far_name, netns, master=bridge.index, mtu=bridge.mtu),))[0]
-        if error is not None and error.errno != errno.EEXIST:
-            raise error
-        near = route.link(self._route, near_name)
-        if near is not None:
-            self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
-            namespaces.within(netns, self._home, plug)
 
     # -- containers ----------------------------------------------------------------------------------------------
 
@@ -401,7 +210,7 @@ class ProjectNetwork:
             self._release(container_id)
             if isinstance(e, OSError):
                 raise EngineError(
-                    f"container {name} could not be put on its networks: {_words(e)}", code="KAP203"
+                    f"container {name} could not be put on its networks: {words(e)}", code="KAP203"
                 ) from e
             raise
         attachment = self._attached[container_id] = _Attachment(identity, tuple(found))
@@ -427,7 +236,7 @@ class ProjectNetwork:
         return self._others[servers]
 
     def _place(self, container_id: str, wanted: EndpointSpec) -> Endpoint:
-        bridge = self._networks.get(wanted.network)
+        bridge = self.bridges.get(wanted.network)
         if bridge is None:
             raise EngineError(f"network {wanted.network} does not exist", code="KAP209", hint="kap up creates it")
         ipv4 = ipv6 = ""
@@ -457,71 +266,23 @@ class ProjectNetwork:
         found: list[Endpoint],
     ) -> None:
         """Make the interfaces that are not there yet, and the name server's sockets."""
-        names = [w.ifname or f"eth{number}" for number, w in enumerate(wanted)]
-        outer: list[Message] = []
-        for inner, place in zip(names, found, strict=True):
-            bridge = self._networks[place.network]
-            # named after the namespace: one that is still dying keeps its names a while
-            end = _port_name(identity, bridge)
-            outer.append(route.veth(end, inner, netns_fd, master=bridge.index, peer_mac=place.mac, mtu=bridge.mtu))
-        fresh: list[int] = []
-        for number, error in enumerate(self._route.send(outer)):
-            if error is None:
-                fresh.append(number)
-            elif error.errno != errno.EEXIST:
-                raise error
-        for number in fresh:
-            bridge = self._networks[found[number].network]
-            if network_options.is_false(dict(bridge.spec.options), network_options.ICC):
-                near = route.link(self._route, _port_name(identity, bridge))
-                if near is not None:  # else the container has ended already
-                    self._route.request(route.bridge_port(near.ifindex, bridge.index, isolated=True))
+        wished = [
+            Interface(w.ifname or f"eth{number}", self.bridges[place.network], w, place)
+            for number, (w, place) in enumerate(zip(wanted, found, strict=True))
+        ]
+        fresh = interfaces.make(self._route, netns_fd, identity, wished)
         keys = [f"dns-{kind}:{container_id}" for kind in ("udp", "tcp")]
         sockets_missing = bool(found) and not all(key in self.fds for key in keys)
         if not fresh and not sockets_missing and found:
             return
 
         def equip() -> None:
-            with route.open_route() as inside:
-                messages = [route.link_up(1)]
-                ways = [i for i, p in enumerate(found) if not self._networks[p.network].spec.internal]
-                gateway = max(ways, key=lambda i: wanted[i].gateway_priority, default=-1)
-                for number in fresh:
-                    further = wanted[number].link_local
-                    messages += self._configure(inside, names[number], found[number], number == gateway, further)
-                inside.request(messages)
-            if fresh or not found:
-                for path, value in _SYSCTLS:
-                    sysctl(path, value)
+            interfaces.bring_up(fresh, wished)
             if sockets_missing:
                 for key, made in zip(keys, make_sockets(), strict=True):
                     self.fds[key] = made.detach()
 
         namespaces.within(netns_fd, self._home, equip)
-
-    def _configure(
-        self, inside: Netlink, ifname: str, place: Endpoint, gateway: bool, link_local: tuple[str, ...]
-    ) -> list[Message]:
-        link = route.link(inside, ifname)
-        if link is None:
-            raise FileNotFoundError(errno.ENODEV, f"interface {ifname} is not in the container")
-        index = link.ifindex
-        messages: list[Message] = []
-        if not place.ipv6:
-            messages.append(route.no_link_local(index))
-        for text in (place.ipv4, place.ipv6):
-            if text:
-                address, _, prefix = text.partition("/")
-                messages.append(route.address(index, address, int(prefix)))
-        for address in link_local:
-            messages.append(route.address(index, address, 64 if ":" in address else 16))
-        messages.append(route.link_up(index))
-        if gateway:
-            messages.append(route.route("", 0, index, via=place.gateway))
-            v6 = self._networks[place.network].v6
-            if v6 is not None:
-                messages.append(route.route("", 0, index, via=ipam.to_text(v6.gateway, 128)))
-        return messages
 
     def detach(self, container_id: str) -> None:
         """Forget a container that has ended: names, ports, addresses. Its interfaces die with its namespace."""
@@ -542,10 +303,8 @@ class ProjectNetwork:
                 os.close(fd)
 
     def _release(self, container_id: str) -> None:
-        for bridge in self._networks.values():
-            for pool in (bridge.v4, bridge.v6):
-                if pool is not None:
-                    pool.release(container_id)
+        for bridge in self.bridges:
+            bridge.release(container_id)
 
     def unknown_names(self, container_id: str) -> dict[str, int]:
         """Single-label names the container asked for that nobody here has, and how often."""
@@ -562,17 +321,17 @@ class ProjectNetwork:
         attachment = self._attached.get(container_id)
         if attachment is None:
             raise EngineError(f"container {container_id[:12]} is on no network", code="KAP209")
-        place = next((p for p in attachment.endpoints if not self._networks[p.network].spec.internal), None)
+        place = next((p for p in attachment.endpoints if not self.bridges[p.network].spec.internal), None)
         if place is None or not wanted:
             return ()
-        address, bridge = place.ipv4.partition("/")[0], self._networks[place.network]
+        address, bridge = place.ipv4.partition("/")[0], self.bridges[place.network]
         # packets of another size than the uplink's need the ordinary way, which tells their sender
         shortcut = self._shortcut if bridge.routed and bridge.mtu == self._uplink.mtu else None
         published = self._publisher.publish(
             container_id, wanted, address, routed=bridge.routed, from_host=shortcut is not None
         )
         if shortcut is not None:
-            way = Way(_port_name(attachment.netns, bridge), address, place.mac, place.gateway)
+            way = Way(interfaces.outer_name(attachment.netns, bridge), address, place.mac, place.gateway)
             tcp = {p.target for p in published if p.protocol == "tcp" and ":" not in p.host_ip}
             shortcut.lead(container_id, way, tcp)
         return published
@@ -592,7 +351,6 @@ class ProjectNetwork:
 
     def close(self) -> None:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
-        self._dying.clear()  # the namespace's end is theirs
         self._uplink.close()
         self._publisher.close()
         for container_id in tuple(self._attached):
@@ -621,14 +379,10 @@ def sweep(live_projects: Collection[str] = ()) -> tuple[str, ...]:
 
 def _no_network(project: str, e: OSError) -> EngineError:
     return EngineError(
-        f"the network of project {project} could not be created: {_words(e)}",
+        f"the network of project {project} could not be created: {words(e)}",
         code="KAP203",
         hint="kap doctor tells what this machine allows" if e.errno in (errno.EPERM, errno.EACCES) else "",
     )
-
-
-def _words(e: OSError) -> str:
-    return f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror or e)
 
 
 def _asked(address: str) -> int:
@@ -641,22 +395,5 @@ def _asked(address: str) -> int:
         raise EngineError(str(e), code="KAP202") from None
 
 
-def _port_name(netns: int, bridge: _Bridge) -> str:
-    """The interface at a bridge that leads to the container in that namespace (its inode number)."""
-    return f"v{netns:x}{bridge.spec.id[:5]}"
-
-
 def _packed(place: Endpoint) -> tuple[bytes, ...]:
     return tuple(route.pack(text.partition("/")[0]) for text in (place.ipv4, place.ipv6) if text)
-
-
-def _mtu(spec: NetworkSpec, default: int) -> int:
-    wanted = dict(spec.options).get(network_options.MTU, "")
-    if not wanted:
-        return default
-    if not (wanted.isascii() and wanted.isdigit() and 68 <= int(wanted) <= 65535):
-        raise EngineError(
-            f"network {spec.name}: com.docker.network.driver.mtu is {wanted!r}, not a number from 68 to 65535",
-            code="KAP207",
-        )
-    return int(wanted)

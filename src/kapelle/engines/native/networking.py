@@ -47,7 +47,7 @@ class Networking:
 
             known = dict(self.fds)
             self.made = ProjectNetwork(self._project, self._loop, f"{self._paths.run}/network", known)
-            self.made.elsewhere = lambda: sharing.subnets(self._paths)
+            self.made.bridges.elsewhere = lambda: sharing.subnets(self._paths)
             self._sync()
             sharing.show_netns(self._paths, self._project, self.fds["netns"])
         return self.made
@@ -164,7 +164,7 @@ class Networking:
                 ip_ranges=tuple(record.get("ip_ranges", ())),
                 reserved=tuple(record.get("reserved", ())),
             )
-            filled = self.made.add_network(spec)
+            filled = self.made.bridges.add(spec)
             if changed or (filled.subnets, filled.gateways) != (spec.subnets, spec.gateways):
                 record.update(subnets=list(filled.subnets), gateways=list(filled.gateways))
                 store.write_json(path, record)
@@ -178,7 +178,7 @@ class Networking:
             if netns < 0:
                 continue
             try:
-                self.made.wire(name, mark_of(project, f"{self._paths.run}/network"), netns)
+                self.made.bridges.wire(name, mark_of(project, f"{self._paths.run}/network"), netns)
             except OSError as e:
                 self.made.warnings.append(f"network {name} is not joined with project {project}: {e.strerror}")
             finally:
@@ -235,7 +235,7 @@ class Networking:
     def remove(self, name: str) -> None:
         """A network is not wanted any more."""
         if self.made is not None and not self.made.leaving:
-            self.made.remove_network(name)
+            self.made.bridges.remove(name)
 
 
 def held_for(name: str) -> str:

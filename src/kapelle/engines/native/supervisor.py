@@ -3,18 +3,6 @@
 A child of the keeper; single-threaded, one epoll loop. It keeps nothing that can't be found again: intent and
 status are files, processes and namespaces the kernel's, descriptors the keeper's. Killed, it is started again
 and adopts all.
-
-Requests (engines.native.messages), one answer each unless said:
-  {"op": "start", "id"} (+ three standard streams to use instead of the log)    {"op": "stop", "id", "signal", "timeout"}
-    (+ "removing": once it has ended it is forgotten)
-  {"op": "stops", "rows": [what follows "stop", …]}: as many answers, each with its "id", as they end
-  {"op": "kill", "id", "signal"}    {"op": "pause"|"unpause", "id"}
-  {"op": "forget", "id"} (+ "removing": and nothing takes its place)
-  {"op": "wait", "ids", "until": running|healthy|ready|exited}: answers {"ok", "results": {id: status}}
-  {"op": "exec", "id", "args", …} + streams: {"pid"} (+ terminal), then {"exit": code}
-  {"op": "attach", "id"}: {"tty", "stdin"} + ends of its stdout and stderr to read, of its stdin or terminal to write
-  {"op": "close_stdin", "id"}    {"op": "forget_network", "name"}
-  {"op": "prepare", "network"}: not answered    {"op": "ping"}    {"op": "quit"}
 """
 
 from __future__ import annotations
@@ -27,16 +15,16 @@ import sys
 
 from kapelle.engines.native import messages, rung
 from kapelle.engines.native.cgroups import ProjectCgroups
-from kapelle.engines.native.clients import UNANSWERED, Client, Part, Waiter, reached
-from kapelle.engines.native.container import Container, open_writer
+from kapelle.engines.native.clients import UNANSWERED, Client, Waiter, reached
+from kapelle.engines.native.container import Container
+from kapelle.engines.native.handlers import HANDLERS, refusal
 from kapelle.engines.native.intake import STAGE, Intake
 from kapelle.engines.native.keeper_channel import KeeperChannel
-from kapelle.engines.native.keeper_files import exit_code
 from kapelle.engines.native.keeper_start import PROTECTED
 from kapelle.engines.native.logs import Writer
 from kapelle.engines.native.loop import Loop
 from kapelle.engines.native.networking import Networking
-from kapelle.engines.native.signals import signal_number
+from kapelle.engines.native.streams import open_writer
 from kapelle.engines.native.supervisor_events import append_event
 from kapelle.engines.native.volumefs import VolumeMounts
 from kapelle.errors import KapelleError
@@ -232,14 +220,14 @@ class Supervisor:
             for fd in fds:
                 os.close(fd)
             return  # the end of the connection is served next
-        handler = getattr(self, f"do_{message.get('op')}", None)
+        handler = HANDLERS.get(str(message.get("op")))
         try:
             if handler is None:
                 client.answer({"error": f"unknown request {message.get('op')}", "code": 1})
             else:
-                handler(client, message, fds)
+                handler(self, client, message, fds)
         except KapelleError as e:
-            client.answer(_refusal(e))
+            client.answer(refusal(e))
         except OSError as e:
             client.answer({"error": error_words(e), "code": 1})
         finally:
@@ -265,235 +253,40 @@ class Supervisor:
             found = self.containers[container_id] = Container(self, container_id)
         return found
 
-    def _the(self, message: dict[str, Any]) -> Container:
+    def the(self, message: dict[str, Any]) -> Container:
+        """The container that a request is about; KapelleError when there is none."""
         found = self.container(str(message.get("id")))
         if found is None:
             raise KapelleError(f"no such container: {message.get('id')}")
         return found
 
-    def do_ping(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        client.answer({"ok": True, "pid": os.getpid()})
-
-    def do_quit(self, client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        if any(c.alive for c in self.containers.values()):
-            client.answer({"ok": False})
-            return
-        alone = len(self.clients) == 1
-        client.answer({"ok": alone and self.leave(), "keeper": self.keeper_pid})
-
-    def do_start(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
-        if str(message.get("id")) in self.removed:  # asked again after a kill: it has run, ended and gone
-            client.answer({"ok": True, "already": True})
-            return
-        container = self._the(message)
-        container.terminal_given = bool(message.get("terminal"))
-        if not container.alive:
-            container.forget_restarts()
-
-        def answer(reply: dict[str, Any]) -> None:
-            if "ok" in reply and container.terminal_given and container.terminal >= 0:
-                client.answer(reply, (container.terminal,))
-            else:
-                client.answer(reply)
-
-        container.start(answer, fds[:3], message.get("size"))
-
-    def do_stop(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self._the(message)
-        container.removing = bool(message.get("removing"))
-        if not container.alive:
-            container.status["stopped_by_user"] = True
-            container.save()
-            client.answer({"ok": True, "already": True, "status": container.status})
-            if container.removing:
-                self._forget(container.id)
-            return
-        self.waiters.append(Waiter(client, [container.id], "exited"))
-        container.status["halted"] = bool(message.get("halt"))
-        strict = self.strict or bool(message.get("strict"))
-        container.stop(signal_number(str(message["signal"])), float(message["timeout"]), strict=strict)
-
-    def do_stops(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        for row in message["rows"]:
-            part = Part(client, str(row["id"]))
-            try:
-                self.do_stop(part, row, [])
-            except KapelleError as e:
-                part.answer(_refusal(e))
-
-    def do_kill(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self._the(message)
-        number = signal_number(str(message["signal"]))
-        if number == signal.SIGKILL:
-            container.status["stopped_by_user"] = True
-        if not container.signal(number):
-            client.answer({"error": f"container {container.intent['name']} is not running", "code": 1})
-            return
-        self.event(container, "kill", signal=str(int(number)))
-        client.answer({"ok": True})
-
-    def do_pause(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self._the(message)
-        if container.state != "running":
-            client.answer({"error": f"container {container.intent['name']} is not running", "code": 1})
-            return
-        container.pause()
-        client.answer({"ok": True})
-
-    def do_unpause(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self._the(message)
-        if container.state != "paused":
-            client.answer({"error": f"container {container.intent['name']} is not paused", "code": 1})
-            return
-        container.unpause()
-        client.answer({"ok": True})
-
-    def do_forget(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self.containers.get(str(message.get("id")))
-        if container is not None and container.alive:
-            client.answer({"error": f"container {container.intent['name']} is running", "code": 1})
-            return
-        client.answer({"ok": True})
-        if message.get("removing"):
-            self._forget(str(message.get("id")))
-        else:
-            self.containers.pop(str(message.get("id")), None)
-
-    def _forget(self, container_id: str) -> None:
+    def forget(self, container_id: str) -> None:
         """It is about to be removed. With the last one the project ends, most likely."""
         self.containers.pop(container_id, None)
         if not self.containers:
             self.networks.leave()
 
-    def do_forget_network(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        self.networks.remove(str(message["name"]))
-        client.answer({"ok": True})
-
-    def do_wait(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        waiter = Waiter(client, [str(i) for i in message["ids"]], str(message["until"]))
-        for container_id in waiter.ids:
-            container = self.container(container_id)
-            if container is not None and container.health is not None:
-                container.health.hurry()
-        if not self._settle(waiter):
-            self.waiters.append(waiter)
-            return
-        for container in [c for c in map(self.containers.get, waiter.ids) if c is not None]:
-            if container.intent["remove_on_exit"] and container.state == "exited":
-                self._remove_ended(container)
-
-    def do_exec(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
-        container = self._the(message)
-        if container.state != "running":
-            client.answer({"error": f"container {container.intent['name']} is {container.state}", "code": 1})
-            return
-        pid, sync = self.join(container, message, fds)
-        error: dict[str, Any] = {}
-
-        def on_sync(_: int) -> None:
-            said, given = messages.receive(sync)
-            if said is None:
-                self.loop.remove(sync.fileno())
-                sync.close()
-            elif said.get("at") == "terminal":
-                client.answer({"terminal": True}, tuple(given))
-            elif "error" in said:
-                error.update(said)
-            for fd in given:
-                os.close(fd)
-
-        def ended(status: int) -> None:
-            while sync.fileno() >= 0:
-                on_sync(0)
-            client.answer(error or {"exit": exit_code(status)})
-
-        self.loop.add(sync.fileno(), on_sync)
-        self.keeper.watch(pid, ended)
-        client.answer({"pid": pid})
-
-    def do_attach(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        container = self._the(message)
-        if container.state != "running":
-            client.answer({"error": f"container {container.intent['name']} is {container.state}", "code": 1})
-            return
-        tty, given = container.attach()
-        client.answer({"ok": True, "tty": tty, "stdin": len(given) > 2}, tuple(given))
-        for fd in given[:2]:
-            os.close(fd)
-
-    def do_close_stdin(self, client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        self._the(message).close_stdin()
-        client.answer({"ok": True})
-
     # ---- what containers ask -------------------------------------------------------------------------------
-
-    def join(self, container: Container, wanted: dict[str, Any], streams: list[int]) -> tuple[int, socket.socket]:
-        """Start one more process in a running container: (pid, its sync socket)."""
-        launch = container.intent["launch"]
-        env = {row.partition("=")[0]: row for row in launch["env"]}
-        env.update({row.partition("=")[0]: row for row in wanted.get("env", ())})
-        spec = {
-            **launch,
-            "args": wanted["args"],
-            "env": list(env.values()),
-            "cwd": wanted.get("cwd") or launch["cwd"],
-            "user": wanted.get("user") or launch["user"],
-            "users": () if wanted.get("user") else launch.get("users", ()),
-            "tty": bool(wanted.get("tty")),
-            "size": wanted.get("size"),
-            "cgroups": self.cgroups.of(container.id),
-            "mounts": [],
-            "rung": self.rung,
-            "confined": container.status.get("devices", True),
-        }
-        if wanted.get("privileged"):
-            from kapelle.linux import caps
-
-            spec.update(caps=sorted(caps.effective_set((), (), True)), seccomp=None, confined=True)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = os.memfd_create("join", os.MFD_CLOEXEC)
-        try:
-            os.write(memory, jsontext.dumps(spec).encode())
-            message = {"op": "join", "target": container.pid, "host_pid": launch["namespaces"]["pid"] == "host"}
-            pid = self.keeper.fork(message, (memory, theirs.fileno(), *([] if spec["tty"] else streams)))
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            os.close(memory)
-            theirs.close()
-        return pid, ours
-
-    def do_neighbours(self, _client: Client, _message: dict[str, Any], _fds: list[int]) -> None:
-        """Another project has changed something on a network that we share. Not answered."""
-        self.networks.neighbours_changed()
-
-    def do_prepare(self, _client: Client, message: dict[str, Any], _fds: list[int]) -> None:
-        """Containers that go on this network are about to be started. Not answered."""
-        try:
-            self.networks.prepare(str(message["network"]))
-        except (OSError, KapelleError):
-            pass  # told when the first of them is started
 
     def changed(self, container: Container) -> None:
         """A container's status changed: some of those who wait may be done."""
         for waiter in [w for w in self.waiters if container.id in w.ids]:
-            if self._settle(waiter):
+            if self.settle(waiter):
                 self.waiters.remove(waiter)
 
     def container_ended(self, container: Container) -> None:
         self.changed(container)
         if container.removing and container.state == "exited":
-            self._forget(container.id)
+            self.forget(container.id)
         if container.intent["remove_on_exit"] and container.state == "exited":
             if container.told or not self.clients:
-                self._remove_ended(container)
+                self.remove_ended(container)
             else:  # who started it will ask how it ended: were we killed now, nobody could tell any more
-                self.loop.later(_UNASKED, lambda: self._remove_ended(container))
+                self.loop.later(_UNASKED, lambda: self.remove_ended(container))
         if not self.clients:
             self._maybe_leave()
 
-    def _remove_ended(self, container: Container) -> None:
+    def remove_ended(self, container: Container) -> None:
         """Remove a one-off that was to go with its end."""
         if self.containers.get(container.id) is not container or container.alive:
             return
@@ -504,7 +297,7 @@ class Supervisor:
         self.removed[container.id] = container.status  # somebody may only now ask how it ended
         self.event(container, "destroy")
 
-    def _settle(self, waiter: Waiter) -> bool:
+    def settle(self, waiter: Waiter) -> bool:
         """Answer a waiter if its condition holds, or can't come true any more; True when answered."""
         results: dict[str, Any] = {}
         done = True
@@ -542,10 +335,6 @@ class Supervisor:
             why = str(getattr(error, "strerror", "") or error)
             self.event(container, "log_error", error=why)
             say(f"output of {container.intent['name']} can't be written: {why}")
-
-
-def _refusal(e: KapelleError) -> dict[str, Any]:
-    return {"error": e.what, "code": 1, "details": e.details, "hint": e.hint, "kap": e.code}
 
 
 def say(text: str) -> None:

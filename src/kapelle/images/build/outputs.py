@@ -55,9 +55,9 @@ def write(output: Output, image: Image, names: tuple[str, ...], store: Store) ->
 
             _to(output.dest, pack)
     elif output.type == "oci" or (output.type == "docker" and output.dest):
-        from kapelle.images import archive
+        from kapelle.images import archivewrite
 
-        _to(output.dest, lambda out: archive.save(names or (image.id,), out, store))
+        _to(output.dest, lambda out: archivewrite.save(names or (image.id,), out, store))
 
 
 def _files(image: Image, store: Store, folder: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from kapelle.errors import ImageError
 from kapelle.events import Emit
-from kapelle.images import archive, layers, tarwrite
+from kapelle.images import archivewrite, layers, tarwrite
 from kapelle.images.bundle import manifest as manifests
 from kapelle.images.bundle.manifest import Manifest
 from kapelle.images.store import MANIFEST_TYPE, Store
@@ -87,7 +87,7 @@ def _write(out: BinaryIO, manifest: Manifest, sources: Mapping[str, str], store:
         "annotations": {"org.opencontainers.image.title": f"{manifest.project} (kap up --from FILE)"},
     }  # fmt: skip
     names = [i.name for i in manifest.images]
-    archive.save(names, out, store, emit, beside=(row,))
+    archivewrite.save(names, out, store, emit, beside=(row,))
 
 
 def _copy(out: BinaryIO, digest: str, size: int, path: str) -> None:
