@@ -644,6 +644,17 @@ def test_what_a_project_killed_whole_leaves_on_the_host_is_swept_and_living_ones
         ]
 
 
+def test_a_network_that_went_just_before_its_project_troubles_nobody(machine: Machine) -> None:
+    project = machine.project()
+    project.bridges.add(network())
+    project.bridges.remove("shop_default")  # the bridge goes a moment later, with the loop that stays
+    machine._projects.remove(project)
+    project.close()
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end:
+        machine.turn()
+
+
 def test_an_address_of_the_loopback_can_not_be_reached_through_the_uplink(machine: Machine) -> None:
     project = machine.project()
     web, at_web, _, _ = two(machine, project)

@@ -13,6 +13,7 @@ from kapelle.light import TYPE_CHECKING, Any, signal
 
 if TYPE_CHECKING:
     from kapelle.cli.context import Context
+    from kapelle.images.build.cache import Cache
     from kapelle.images.build.context import BuildOptions
     from kapelle.images.build.outputs import Output
     from kapelle.images.types import Image
@@ -125,15 +126,20 @@ def run(context: Context, args: Args) -> int:
         context.quieten()
     tell_unused(context, args)
     from kapelle.images.build import outputs
+    from kapelle.images.build.cache import Cache
 
     wanted = [outputs.parse(o) for o in args.output]
-    options = _options(context, args, wanted)
-    if args.check:
-        return check(context, options.build)
-    image = _build(context, options)
-    names = tuple(dict.fromkeys(n for n in (options.name, *options.build.tags) if n))
-    _write(context, args, image, names, wanted)
-    return 0
+    cache = Cache(context.paths.images)  # of what comes on standard input
+    try:
+        options = _options(context, args, wanted, cache)
+        if args.check:
+            return check(context, options.build)
+        image = _build(context, options)
+        names = tuple(dict.fromkeys(n for n in (options.name, *options.build.tags) if n))
+        _write(context, args, image, names, wanted)
+        return 0
+    finally:
+        cache.close()
 
 
 def _build(context: Context, options: BuildOptions) -> Image:
@@ -144,7 +150,7 @@ def _build(context: Context, options: BuildOptions) -> Image:
     return ImageSource(context.paths, context.store(), context.environ).build_alone(options, context.emit)
 
 
-def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions:
+def _options(context: Context, args: Args, wanted: list[Output], cache: Cache) -> BuildOptions:
     from kapelle.engines.native import building
     from kapelle.errors import ImageError
     from kapelle.images import platforms
@@ -162,7 +168,7 @@ def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions
     path = args.rest[0]
     folder, dockerfile = path, args.file
     if path == "-":
-        folder, dockerfile = _standard_input(args.file)
+        folder, dockerfile = _standard_input(cache), args.file
     elif not is_remote(path):
         folder = os.path.join(context.cwd, path)
     if dockerfile == "-":
@@ -203,20 +209,15 @@ def _options(context: Context, args: Args, wanted: list[Output]) -> BuildOptions
     )
 
 
-def _standard_input(file: str) -> tuple[str, str]:
-    """A Dockerfile or an archive on standard input, in a folder that goes with this process."""
-    import atexit
-    import tempfile
-
+def _standard_input(cache: Cache) -> str:
+    """A Dockerfile or an archive on standard input, in a folder that goes when the cache is closed."""
     from kapelle.images.build import inputs
-    from kapelle.state.store import remove_tree
 
-    place = tempfile.mkdtemp(prefix="kap-build-")
-    atexit.register(remove_tree, place)
+    place = cache.fresh("stdin")
     with open(f"{place}/input", "wb") as f:
         while data := sys.stdin.buffer.read(1 << 20):
             f.write(data)
-    return inputs.unpacked(f"{place}/input", f"{place}/tree", "on standard input"), file
+    return inputs.unpacked(f"{place}/input", f"{place}/tree", "on standard input")
 
 
 def arguments(context: Context, rows: list[str]) -> tuple[tuple[str, str], ...]:

@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterator
 
 from kapelle.errors import ImageError
-from kapelle.images import archive, manifests, platforms
+from kapelle.images import manifests, platforms
 from kapelle.images.store import Descriptor, Store
 from kapelle.images.types import Image
-from kapelle.light import Any
+from kapelle.light import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kapelle.images import archive
 
 PREFIX = "oci-layout://"
 _PIECE = 1 << 20
@@ -28,6 +31,8 @@ def load(text: str, directory: str, store: Store) -> Image:
     have = store.image(parsed.config.digest)
     if have is not None and all(store.has_layer(d) for d in have.layers):
         return have
+    from kapelle.images import archive
+
     members = _members(folder, manifest, parsed)
     return archive.load_members(members, store, text)[0]
 

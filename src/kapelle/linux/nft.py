@@ -225,6 +225,17 @@ def whole_ipv4() -> bytes:
     return version + _payload(1, 6, 2) + _mask(struct.pack(">H", 0x3FFF)) + _compare(bytes(2))
 
 
+def unreachable_tcp(sender: bytes, target: bytes) -> bytes:
+    """ICMP's "destination unreachable" about TCP from `sender` to `target`, without options in either IPv4 header.
+
+    Source: RFC 792; the quoted header begins 28 bytes behind the first.
+    """
+    icmp = _meta(16) + _compare(bytes((socket.IPPROTO_ICMP,)))
+    rows = ((0, b"\x45"), (20, b"\x03"), (28, b"\x45"), (28 + 9, bytes((socket.IPPROTO_TCP,))))
+    addresses = ((28 + 12, sender), (28 + 16, target))
+    return icmp + b"".join(_payload(1, at, len(value)) + _compare(value) for at, value in (*rows, *addresses))
+
+
 def daddr_is_local() -> bytes:
     """The destination is an address of this namespace (fib daddr type local)."""
     return _expression("fib", be32(1, 1), be32(2, 3), be32(3, 2)) + _compare(struct.pack("=I", 2))
@@ -297,6 +308,14 @@ def set_saddr(packed: bytes) -> bytes:
 def set_daddr(packed: bytes) -> bytes:
     """Rewrite an IPv4 packet's destination; no state is kept of it."""
     return _write(1, 16, packed, *_IPV4_CHECKSUMS)
+
+
+def set_quoted_saddr(packed: bytes) -> bytes:
+    """Rewrite the source of the packet that an ICMP error quotes, as `unreachable_tcp` has found it.
+
+    The error's own checksum stays true: the quoted header's makes up for the change.
+    """
+    return _write(1, 28 + 12, packed, be32(6, 1), be32(7, 28 + 10))
 
 
 def set_receiver(mac: bytes) -> bytes:

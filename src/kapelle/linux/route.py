@@ -107,15 +107,28 @@ def bridge(name: str, mac: str, mtu: int = 1500) -> Message:
 
 
 def veth(
-    name: str, peer: str, peer_netns: int, *, master: int = 0, peer_mac: str = "", mtu: int = 1500, up: bool = True
+    name: str,
+    peer: str,
+    peer_netns: int,
+    *,
+    master: int = 0,
+    mac: str = "",
+    peer_mac: str = "",
+    mtu: int = 1500,
+    up: bool = True,
 ) -> Message:
-    """Make a pair: `name` here (up, on bridge `master`), `peer` in the namespace of descriptor `peer_netns` (down)."""
+    """Make a pair: `name` here (up, on bridge `master`), `peer` in the namespace of descriptor `peer_netns` (down).
+
+    A MAC address that is not given is a random one, and then systemd-udevd puts another in its place.
+    """
     other = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, peer) + u32(_IFLA_NET_NS_FD, peer_netns)
     other += u32(_IFLA_MTU, mtu)
     if peer_mac:
         other += attribute(_IFLA_ADDRESS, mac_bytes(peer_mac))
     flags = IFF_UP if up else 0
     body = _IFINFO.pack(0, 0, 0, flags, flags) + text(_IFLA_IFNAME, name) + u32(_IFLA_MTU, mtu)
+    if mac:
+        body += attribute(_IFLA_ADDRESS, mac_bytes(mac))
     if master:
         body += u32(_IFLA_MASTER, master)
     body += nested(

@@ -229,6 +229,10 @@ class Bridges:
             self._route.send([route.link_delete(index) for index in self._dying])
         self._dying.clear()
 
+    def close(self) -> None:
+        """The namespace ends, and they with it."""
+        self._dying.clear()
+
     def wire(self, network: str, mark: str, netns: int) -> None:
         """Join our bridge of a network with that of the project of `mark`, in its namespace. Raises OSError."""
         bridge = self._known[network]

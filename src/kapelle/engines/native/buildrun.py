@@ -12,7 +12,7 @@ from types import TracebackType
 
 from kapelle.engines.native import client, fuse, limits, messages, removal, stacking
 from kapelle.engines.native.container_status import new_status
-from kapelle.engines.native.launch_root import APT_SETTING
+from kapelle.engines.native.launch_words import APT_SETTING
 from kapelle.errors import EngineError
 from kapelle.events import Emit
 from kapelle.images.types import RunRequest

@@ -7,13 +7,11 @@ import os
 
 from kapelle.engines.native import devices, fuse, mapping, messages, userns, users
 from kapelle.engines.native.launch_program import outer_ids, user_of
-from kapelle.engines.native.launch_words import LaunchError, Spec, note
+from kapelle.engines.native.launch_words import APT_SETTING, LaunchError, Spec, note
 from kapelle.light import socket
 from kapelle.linux import fsops, idmap, libc
 from kapelle.linux import mount as m
 from kapelle.linux import namespaces as ns
-
-APT_SETTING = "/etc/apt/apt.conf.d/99kapelle-one-id"  # on rung R3, a mount
 
 
 def build(spec: Spec, sync: socket.socket, ids: idmap.Ids | None, space: int, memory: int | None, device: int) -> None:

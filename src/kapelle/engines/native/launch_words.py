@@ -1,4 +1,4 @@
-"""What the launcher says to the supervisor: mistakes and notes."""
+"""What the launcher says to the supervisor: mistakes and notes; and what others know of its doings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from kapelle.engines.native import messages
 from kapelle.light import Any, socket
 
 Spec = dict[str, Any]
+
+APT_SETTING = "/etc/apt/apt.conf.d/99kapelle-one-id"  # on rung R3, a mount
 
 
 class LaunchError(Exception):

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from kapelle.engines.native import interfaces, ipam, uplink
+from kapelle.engines.native import interfaces, ipam, shortcut, uplink
 from kapelle.engines.native.bridges import TABLE, Bridges, words
 from kapelle.engines.native.dns import Answerer, Home, Names, Server, make_sockets
 from kapelle.engines.native.dnsforward import Upstream
@@ -147,6 +147,8 @@ class ProjectNetwork:
         link = self._uplink
         if self._nft is None or not isinstance(link, Uplink) or not link.filtering:
             return None
+        # a connection that goes over from one way to the other is not refused for what was not seen of it
+        self._within(lambda: sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1"))
         return Shortcut(self._route, self._nft, link.host, link.mac, fresh=fresh)
 
     @property
@@ -325,22 +327,29 @@ class ProjectNetwork:
         if place is None or not wanted:
             return ()
         address, bridge = place.ipv4.partition("/")[0], self.bridges[place.network]
+        tcp = {port.target for port in wanted if port.protocol == "tcp" and ":" not in port.host_ip}
         # packets of another size than the uplink's need the ordinary way, which tells their sender
-        shortcut = self._shortcut if bridge.routed and bridge.mtu == self._uplink.mtu else None
-        published = self._publisher.publish(
-            container_id, wanted, address, routed=bridge.routed, from_host=shortcut is not None
-        )
-        if shortcut is not None:
+        fits = bridge.routed and bridge.mtu == self._uplink.mtu and shortcut.is_worth_it(tcp)
+        by_shortcut = self._shortcut if fits else None
+        if by_shortcut is not None:  # before the first packet can come
             way = Way(interfaces.outer_name(attachment.netns, bridge), address, place.mac, place.gateway)
-            tcp = {p.target for p in published if p.protocol == "tcp" and ":" not in p.host_ip}
-            shortcut.lead(container_id, way, tcp)
-        return published
+            by_shortcut.lead(container_id, way, tcp)
+        elif self._shortcut is not None:
+            self._shortcut.forget(container_id)
+        return self._publisher.publish(
+            container_id, wanted, address, routed=bridge.routed, from_host=by_shortcut is not None
+        )
 
     def unpublish(self, container_id: str) -> None:
         """Take a container's ports back; they are free at once."""
         self._publisher.unpublish(container_id)
         if self._shortcut is not None and not self.leaving:
             self._shortcut.forget(container_id)
+
+    def adopted(self) -> None:
+        """Whoever of a predecessor's containers is alive has been attached again: forget the others."""
+        if self._shortcut is not None:
+            self._shortcut.forget_others()
 
     # -- end -----------------------------------------------------------------------------------------------------
 
@@ -351,6 +360,7 @@ class ProjectNetwork:
 
     def close(self) -> None:
         """Take everything off the host and close all descriptors; the namespace goes with the last of them."""
+        self.bridges.close()
         self._uplink.close()
         self._publisher.close()
         for container_id in tuple(self._attached):

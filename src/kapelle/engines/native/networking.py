@@ -200,7 +200,7 @@ class Networking:
         return any(held_for(name) == container_id for name in self.fds)
 
     def drop_strays(self, alive: set[str]) -> None:
-        """Descriptors of containers that are not `alive`: whoever held them was killed before it could say so."""
+        """Take back what is held for containers that are not `alive`: they ended while there was no supervisor."""
         strays = {held_for(name) for name in self.fds} - alive - {""}
         for container_id in strays:
             for name in [n for n in self.fds if n in (f"tty:{container_id}", f"stdin:{container_id}")]:
@@ -211,6 +211,8 @@ class Networking:
             for container_id in strays:
                 network.detach(container_id)
             self._sync()
+        if self.made is not None:
+            self.made.adopted()
 
     def detach(self, container: Container) -> None:
         if self.made is None and self._holds(container.id):

@@ -1,6 +1,7 @@
 """Passing published ports on in user space: IPv6 to IPv4 containers, hosts without nf_tables, rootless.
 
-Sockets towards the container are made in the project's network namespace. Small answers are copied; a stream that
+Sockets towards the container are made in the project's network namespace or, where the host's own clients have a
+shortcut there, in the host's. Small answers are copied; a stream that
 fills its buffer is moved by splice(2) through a pipe without a copy. UDP keeps one socket per sender for a while.
 """
 
@@ -16,7 +17,7 @@ from kapelle.engines.native.loop import READ, WRITE, Loop
 from kapelle.light import socket
 from kapelle.linux import sockets
 
-Connect = Callable[[int, int], socket.socket]  # (family, kind) → a non-blocking socket in the project's namespace
+Connect = Callable[[int, int], socket.socket]  # (family, kind) → a non-blocking socket that reaches the container
 
 _CHUNK = 64 << 10
 _PIPE = 256 << 10

@@ -79,12 +79,13 @@ class Uplink:
             found = None
         if found is None:
             self.fresh = True
-            self._route.request((route.veth(self.name, INSIDE, self._netns, mtu=self.mtu),))
+            mac = "02:4b:" + ":".join(self.mark[i : i + 2] for i in range(0, 8, 2))  # its own, and locally administered
+            self._route.request((route.veth(self.name, INSIDE, self._netns, mac=mac, mtu=self.mtu),))
             found = route.link(self._route, self.name)
             other = route.link(self._inner, INSIDE)
         if found is None or other is None:
             raise EngineError(f"the network interface {self.name} vanished while it was made", code="KAP203")
-        self._index, self.mac = found.ifindex, found.mac
+        self._index, self.mac, self.mtu = found.ifindex, found.mac, found.mtu
         for index, packed, _prefix in route.addresses(self._route):
             if index == self._index:
                 self._set_pair(int.from_bytes(packed, "big"))

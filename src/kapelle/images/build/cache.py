@@ -6,12 +6,12 @@ A key is a digest of the parent's key, the instruction's meaning and its inputs'
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 
 from kapelle.errors import StateError
 from kapelle.light import Any
+from kapelle.light.sha import sha256_hex
 from kapelle.linux import idmap
 from kapelle.state import store as files
 
@@ -40,7 +40,7 @@ class Cache:
 
     def mount(self, name: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> tuple[str, bool]:
         """The folder of a `RUN --mount=type=cache`, and whether it is new."""
-        path = f"{self.root}/mounts/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        path = f"{self.root}/mounts/{sha256_hex(name.encode())[:32]}"
         if os.path.isdir(path):
             return path, False
         files.make_directory(path)
@@ -70,6 +70,8 @@ class Cache:
         key = f"{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}"
         known = self._digests.get(key)
         if known is None:
+            import hashlib
+
             with open(path, "rb") as f:
                 known = hashlib.file_digest(f, "sha256").hexdigest()
             self._digests[key] = known
@@ -120,4 +122,4 @@ def sweep(root: str) -> None:
 
 def key_of(*parts: Any) -> str:
     """A digest of JSON-able parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256_hex(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode())

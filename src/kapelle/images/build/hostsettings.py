@@ -6,8 +6,6 @@ Docker's predefined arguments); the rest when asked for. `host_settings` serves 
 
 from __future__ import annotations
 
-import configparser
-import glob
 import os
 from collections.abc import Mapping
 
@@ -60,9 +58,11 @@ def _bundle(environ: Mapping[str, str]) -> str:
 
 def _pip(environ: Mapping[str, str], env: list[str], binds: list[tuple[str, str, bool]], bundle: bool) -> None:
     """pip's configuration as variables; files and folders that it names are mounted where they are."""
+    import configparser
+
     home = environ.get("HOME", "/root")
     values: dict[str, str] = {}
-    files = ["/etc/pip.conf", *sorted(glob.glob("/etc/xdg/pip/pip.conf")), f"{home}/.pip/pip.conf"]
+    files = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", f"{home}/.pip/pip.conf"]
     files += [f"{home}/.config/pip/pip.conf", environ.get("PIP_CONFIG_FILE", "")]
     for file in files:
         parser = configparser.RawConfigParser()
@@ -115,6 +115,8 @@ def _npm(environ: Mapping[str, str], env: list[str], bundle: bool) -> None:
 
 def _apt(binds: list[tuple[str, str, bool]]) -> None:
     """apt's proxies and certificates; its sources are the image's own."""
+    import glob
+
     for file in sorted(glob.glob("/etc/apt/apt.conf.d/*")):
         try:
             with open(file, encoding="utf-8", errors="replace") as f:

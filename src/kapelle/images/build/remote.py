@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 import re
-import subprocess
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from kapelle.errors import ImageError, Position
 from kapelle.images.build.context import Context
@@ -70,6 +67,9 @@ def fetch(context: Context, text: str, instruction: Instruction) -> Fetched:
             )  # fmt: skip
         return Fetched(f"git {commit} {keep} {repository(text).folder}", folder=folder)
     data, modified = download(text, context.environ, instruction.where, "ADD ")
+    import hashlib
+    from urllib.parse import urlsplit
+
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if wanted and wanted != digest:
         raise ImageError(
@@ -123,6 +123,8 @@ def clone(
     wanted: Repository, place: str, environ: Mapping[str, str], where: Position | None, *, keep_git: bool = False
 ) -> str:
     """Check a repository out into `place`/tree; the commit. ImageError KAP510 without git, or when it fails."""
+    import subprocess
+
     from kapelle.images import offline
 
     offline.refuse(environ, f"the repository {wanted.url}", where=where)
