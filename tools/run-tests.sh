@@ -37,38 +37,32 @@ as_user() { # as_user USER WHAT: the tests WHAT
 }
 prepare "$one"
 prepare "$many"
-as_one() {
+beside() { # one after the other: more side by side, and tests wait for a processor
 	echo "as an ordinary user with one id ($one):"
-	as_user "$one" "-m 'not root' tests/os tests/scenarios $pure"
-}
-pure_and_many() {
+	as_user "$one" "-m 'not root' tests/os tests/scenarios $pure" && code=0 || code=1
 	echo "what is pure:"
-	"$python" -m pytest -q tests/unit tests/golden tests/fuzz tests/test_layers.py && code=0 || code=1
+	"$python" -m pytest -q tests/unit tests/golden tests/fuzz tests/test_layers.py || code=1
 	if command -v newuidmap >/dev/null; then
-		echo "as an ordinary user with subordinate ids ($many), without what builds images (as with one id):"
+		echo "as an ordinary user with subordinate ids ($many):"
 		as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py $builds" || code=1
 	else
 		echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
 	fi
 	return "$code"
 }
-# Of what is pure only what depends on who runs it.
+# Of what is pure only what depends on who runs it; the 42 Dockerfiles and the example's agent are root's.
 pure="tests/unit/test_private_places.py tests/unit/test_native_intake.py tests/unit/test_host_access.py"
-builds="--ignore=tests/scenarios/test_build.py --ignore=tests/scenarios/test_dockerfiles.py"
-builds="$builds --ignore=tests/scenarios/test_standins.py --ignore=tests/scenarios/test_bundle.py"
-# … nor what takes long and meets the same code as with one id
-for name in kill_points full_disk clocks rotation together; do
+pure="$pure --ignore=tests/scenarios/test_dockerfiles.py --ignore=tests/scenarios/test_agent.py"
+# With subordinate ids without what takes long and meets the same code as with one id.
+builds=
+for name in agent build bundle clocks dockerfiles dry_run full_disk images kill_points offline probes rotation standins together; do
 	builds="$builds --ignore=tests/scenarios/test_$name.py"
 done
 if [ -n "${KAP_TEST_ALL:-}" ]; then builds=; pure=tests; fi
-# Three side by side: tests wait more than they compute.
-as_one >"$place/one.log" 2>&1 &
-one_done=$!
-pure_and_many >"$place/many.log" 2>&1 &
-many_done=$!
+beside >"$place/beside.log" 2>&1 &
+beside=$!
 failed=0
 "$python" -m pytest -q --durations=15 tests/os tests/scenarios || failed=1
-wait "$one_done" || failed=1
-wait "$many_done" || failed=1
-cat "$place/one.log" "$place/many.log"
+wait "$beside" || failed=1
+cat "$place/beside.log"
 exit "$failed"

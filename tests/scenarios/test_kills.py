@@ -74,6 +74,31 @@ def test_output_and_exit_codes_outlive_a_killed_supervisor(kap: Kap) -> None:
     assert kap.ok("logs", "--no-log-prefix", "web").out.split() == [str(n) for n in range(1, 61)]
 
 
+@pytest.mark.parametrize("victim", ["kap-supervisor", "kap-keeper"])
+def test_the_last_words_of_a_container_outlive_whoever_was_to_read_them(kap: Kap, victim: str) -> None:
+    program = "until [ -e /d/go ]; do sleep 0.02; done; echo last; exit 3"
+    kap.file(
+        f"services:\n  a: {{image: busybox, command: [sh, -c, '{program}'], volumes: ['./d:/d'], init: false}}\n"
+        "  b: {image: busybox, command: sleep 1000}\n"
+    )
+    (kap.folder / "d").mkdir()
+    kap.ok("up", "-d")
+    inside = int(json.loads(kap.ok("inspect", f"{kap.folder.name}-a-1").out)[0]["State"]["Pid"])
+    (reader,) = ours(kap, "kap-supervisor")
+    os.kill(reader, signal.SIGSTOP)  # it has other things to do
+    (kap.folder / "d" / "go").touch()
+    wait_until(lambda: not Path(f"/proc/{inside}/exe").exists())
+    kill(kap, victim)
+    if victim == "kap-keeper":
+        os.kill(reader, signal.SIGCONT)
+    wait_until(lambda: kap.state(f"{kap.folder.name}-a-1") == "exited")
+    assert kap.ok("logs", "--no-log-prefix", "a").out == "last\n"
+    assert kap.ps()[f"{kap.folder.name}-a-1"]["ExitCode"] == 3
+    kap.ok("restart", "a")
+    wait_until(lambda: kap.ok("logs", "--no-log-prefix", "a").out == "last\nlast\n")
+    kap.ok("down", "-t", "0")
+
+
 def test_names_and_ports_work_on_after_a_kill_of_both(kap: Kap) -> None:
     kap.file("services:\n  web: {image: busybox, command: sleep 1000}\n  db: {image: busybox, command: sleep 1000}\n")
     kap.ok("up", "-d")

@@ -126,6 +126,8 @@ class Container:
         elif pid_mode.startswith("pid:"):
             message["target"] = int(pid_mode[4:])
         streams = given or self.streams.open()
+        if not given:
+            message["hold"] = self.streams.held_names()
         try:
             pid, self.sync = supervisor.keeper.begin(message, spec, streams)
         finally:

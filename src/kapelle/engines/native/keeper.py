@@ -6,7 +6,8 @@ socket (`client.spawn`). If the keeper itself is killed, the supervisor becomes 
 containers live on: descriptors are in both processes, exit codes come from the kernel (PIDFD_GET_INFO).
 
 Messages of the supervisor (engines.native.messages), each answered by {"pid": N}:
-  {"op": "launch", "exit": FILE}  + memfd of the spec, sync socket, standard streams
+  {"op": "launch", "exit": FILE}  + memfd of the spec, sync socket, standard streams (+ "hold": names under which the
+    last of these are kept once the child has them)
   {"op": "join", "target": PID, "exit": FILE}  + the same
 and not answered:
   {"op": "keep", "name": NAME} + descriptor      {"op": "drop", "name": NAME}      {"op": "quit"}
@@ -152,25 +153,32 @@ class Keeper:
             return
         op = message.get("op")
         if op in ("launch", "join"):
+            held = [str(name) for name in message.get("hold", ())]
             try:
                 pid = self.fork(message, fds)
                 answer: dict[str, Any] = {"pid": pid}
             except OSError as e:
-                answer = {"pid": 0, "error": e.strerror or str(e)}
-            for fd in fds:
+                answer, held = {"pid": 0, "error": e.strerror or str(e)}, []
+            for fd in fds[: len(fds) - len(held)]:
                 os.close(fd)
+            for name, fd in zip(held, fds[len(fds) - len(held) :], strict=True):
+                self.hold(name, fd)
             self.tell(answer)
         elif op == "keep" and fds:
-            old = self.fds.pop(str(message["name"]), -1)
-            if old >= 0:
-                os.close(old)
-            self.fds[str(message["name"])] = fds[0]
+            self.hold(str(message["name"]), fds[0])
         elif op == "drop":
-            old = self.fds.pop(str(message.get("name")), -1)
-            if old >= 0:
-                os.close(old)
+            self.drop(str(message.get("name")))
         elif op == "quit":
             self.quitting = True
+
+    def hold(self, name: str, fd: int) -> None:
+        self.drop(name)
+        self.fds[name] = fd
+
+    def drop(self, name: str) -> None:
+        old = self.fds.pop(name, -1)
+        if old >= 0:
+            os.close(old)
 
     def fork(self, message: dict[str, Any], fds: list[int]) -> int:
         """Fork a child in a new (or the target's) pid namespace. Its parent is this process."""

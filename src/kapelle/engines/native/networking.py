@@ -16,7 +16,14 @@ from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-_STREAMS = ("tty:", "stdin:", STAGE)  # beginnings of names in the keeper's store that are not the network's
+_STREAMS = (
+    "tty:",
+    "stdin:",
+    "stdout:",
+    "stderr:",
+    STAGE,
+)  # beginnings of names in the keeper's store that are not the network's
+_OF_CONTAINERS = ("port", "dns-udp", "dns-tcp", "tty", "stdin", "stdout", "stderr")
 
 
 class Networking:
@@ -203,7 +210,7 @@ class Networking:
         """Take back what is held for containers that are not `alive`: they ended while there was no supervisor."""
         strays = {held_for(name) for name in self.fds} - alive - {""}
         for container_id in strays:
-            for name in [n for n in self.fds if n in (f"tty:{container_id}", f"stdin:{container_id}")]:
+            for name in [n for n in self.fds if held_for(n) == container_id and n.startswith(_STREAMS)]:
                 os.close(self.fds.pop(name))
                 self._keeper.drop(name)
         if any(self._holds(container_id) for container_id in strays):
@@ -243,4 +250,4 @@ class Networking:
 def held_for(name: str) -> str:
     """The container that a descriptor is held for, from its name; "" when it is the project's."""
     kind, _, rest = name.partition(":")
-    return rest.partition("|")[0] if kind in ("port", "dns-udp", "dns-tcp", "tty", "stdin") else ""
+    return rest.partition("|")[0] if kind in _OF_CONTAINERS else ""

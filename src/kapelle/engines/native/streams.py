@@ -66,6 +66,14 @@ class Streams:
             streams.append(os.open(self._fifo(name), os.O_RDWR | os.O_CLOEXEC))
         return streams
 
+    def held_names(self) -> tuple[str, ...]:
+        """Under which the keeper holds 1 and 2 of `open`: what is in a FIFO that nobody has open is lost."""
+        return tuple(f"{stream}:{self._container.id}" for stream in self._pipes)
+
+    def held(self) -> dict[str, int]:
+        """The same, for ourselves as the keeper to be."""
+        return dict(zip(self.held_names(), self._pipes.values(), strict=True))
+
     def _stdin(self) -> int:
         """`stdin_open`: the reading end of a pipe; the keeper holds the other one for those who attach."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -162,10 +170,15 @@ class Streams:
 
     def close_stdin(self) -> None:
         """No more comes: its program reads the end of its standard input."""
-        fd = self._supervisor.fds.pop(self._stdin_name, -1)
+        if self._stdin_name in self._supervisor.fds:
+            self._let_go(self._stdin_name)
+
+    def _let_go(self, name: str) -> None:
+        """Neither we nor the keeper hold this any more."""
+        fd = self._supervisor.fds.pop(name, -1)
         if fd >= 0:
             os.close(fd)
-            self._supervisor.keeper.drop(self._stdin_name)
+        self._supervisor.keeper.drop(name)
 
     # ---- reading -------------------------------------------------------------------------------------------
 
@@ -252,6 +265,8 @@ class Streams:
 
     def release(self) -> None:
         """Give back what a run holds."""
+        for held in self.held_names():
+            self._let_go(held)
         for name, stream in _FIFOS:
             fd = self._pipes.pop(stream, -1)
             if fd < 0:

@@ -113,7 +113,8 @@ class Supervisor:
         if self.loop.stopped:
             return  # we are leaving
         settings = {**self.settings, "fds": {}}
-        for name, fd in self.fds.items():
+        held = {name: fd for c in self.containers.values() for name, fd in c.streams.held().items()}
+        for name, fd in {**self.fds, **held}.items():
             try:
                 os.set_inheritable(fd, True)
             except OSError:
