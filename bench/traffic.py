@@ -28,7 +28,8 @@ def _one(run: Run, tool: Tool, seconds: float) -> None:
     file = (
         f"services:\n"
         f"  server: {{image: {PYTHON_IMAGE}, command: {serve}, ports: [{published}], stop_grace_period: 1s}}\n"
-        f"  client: {{image: {PYTHON_IMAGE}, command: {idle}, stop_grace_period: 1s}}\n"
+        f"  client:\n    image: {PYTHON_IMAGE}\n    command: {idle}\n    stop_grace_period: 1s\n"
+        f"    sysctls: {{net.ipv4.ip_local_port_range: '1024 65000'}}\n"  # closed connections hold theirs for a minute
     )
     with run.project(tool, "traffic", file) as place:
         tool.run(place, "up", "-d")

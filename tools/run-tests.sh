@@ -39,26 +39,26 @@ prepare "$one"
 prepare "$many"
 beside() { # one after the other: more side by side, and tests wait for a processor
 	echo "as an ordinary user with one id ($one):"
-	as_user "$one" "-m 'not root' tests/os tests/scenarios $pure" && code=0 || code=1
+	as_user "$one" "-m 'not root' $of_one" && code=0 || code=1
 	echo "what is pure:"
 	"$python" -m pytest -q tests/unit tests/golden tests/fuzz tests/test_layers.py || code=1
 	if command -v newuidmap >/dev/null; then
 		echo "as an ordinary user with subordinate ids ($many):"
-		as_user "$many" "-m 'not root' tests/scenarios tests/os/test_rung.py $builds" || code=1
+		as_user "$many" "-m 'not root' $of_many" || code=1
 	else
 		echo "not run: the scenarios of a user with subordinate ids (no newuidmap: apt-get install uidmap)"
 	fi
 	return "$code"
 }
 # Of what is pure only what depends on who runs it; the 42 Dockerfiles and the example's agent are root's.
-pure="tests/unit/test_private_places.py tests/unit/test_native_intake.py tests/unit/test_host_access.py"
-pure="$pure --ignore=tests/scenarios/test_dockerfiles.py --ignore=tests/scenarios/test_agent.py"
+of_one="tests/os tests/scenarios tests/unit/test_private_places.py tests/unit/test_native_intake.py tests/unit/test_host_access.py"
+of_one="$of_one --ignore=tests/scenarios/test_dockerfiles.py --ignore=tests/scenarios/test_agent.py"
 # With subordinate ids without what takes long and meets the same code as with one id.
-builds=
+of_many="tests/scenarios tests/os/test_rung.py"
 for name in agent build bundle clocks dockerfiles dry_run full_disk images kill_points offline probes rotation standins together; do
-	builds="$builds --ignore=tests/scenarios/test_$name.py"
+	of_many="$of_many --ignore=tests/scenarios/test_$name.py"
 done
-if [ -n "${KAP_TEST_ALL:-}" ]; then builds=; pure=tests; fi
+if [ -n "${KAP_TEST_ALL:-}" ]; then of_many=tests/scenarios; of_one=tests; fi
 beside >"$place/beside.log" 2>&1 &
 beside=$!
 failed=0
