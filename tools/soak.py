@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 PAUSE = 30.0  # seconds between rows
@@ -32,7 +33,8 @@ class Row(NamedTuple):
     unhealthy: int
 
 
-# the most that the mean of the last third may lie above that of the first: a share of it, and an amount
+# the most that the median of the last third may lie above that of the first: a share of it, and an amount.
+# (A look may meet a check that is just being forked, with all our descriptors in it.)
 ALLOWED = {"memory": (0.05, 1.0), "descriptors": (0.0, 4), "processes": (0.0, 0.5)}
 
 
@@ -82,7 +84,7 @@ def verdict(rows: list[Row]) -> list[str]:
     third = max(1, len(rows) // 3)
     grown = []
     for name, (share, amount) in ALLOWED.items():
-        first, last = (sum(getattr(r, name) for r in part) / third for part in (rows[:third], rows[-third:]))
+        first, last = (median(getattr(r, name) for r in part) for part in (rows[:third], rows[-third:]))
         if last > first * (1 + share) + amount:
             grown.append(f"{name} grew from {first:.1f} to {last:.1f}")
     return grown
