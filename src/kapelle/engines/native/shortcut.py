@@ -61,7 +61,10 @@ class Shortcut:
             self._adopt()
 
     def _adopt(self) -> None:
-        found = {c.name for c in nft.chains(self._tables, nft.NETDEV) if c.table == _TABLE}
+        try:
+            found = {c.name for c in nft.chains(self._tables, nft.NETDEV) if c.table == _TABLE}
+        except OSError:
+            return
         link = route.link(self._links, uplink.INSIDE)
         if _ENTRY in found and link is not None:
             self._uplink = link.ifindex
@@ -93,7 +96,7 @@ class Shortcut:
     def _remove(self, chains: Iterable[str]) -> None:
         inwards = [name for name in chains if name.startswith(_IN)]
         targets = [nft.delete_from_map(_TABLE, _TARGETS, route.pack(n.removeprefix(_IN)), nft.NETDEV) for n in inwards]
-        if not self._try(*targets, *(nft.delete_chain(_TABLE, name, nft.NETDEV) for name in inwards)):
+        if inwards and not self._try(*targets, *(nft.delete_chain(_TABLE, name, nft.NETDEV) for name in inwards)):
             self._try(nft.delete_table(_TABLE, nft.NETDEV))  # sooner none at all than one that leads astray
             self._ways.clear()
             self._others.clear()
