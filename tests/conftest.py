@@ -11,14 +11,8 @@ from tests import checks
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Processes, links, firewall tables and mounts of ours that the tests have made and not removed.
-
-    Tiers that make none are not looked at: the others may run beside them.
-    """
-    if not any({"os", "scenarios"} & set(item.path.parts) for item in request.session.items):
-        yield
-        return
+def nothing_is_left_behind() -> Iterator[None]:
+    """Processes, links, firewall tables and mounts of ours that the tests have made and not removed."""
     before = checks.all_of_ours()
     yield
     deadline = time.monotonic() + 10

@@ -40,8 +40,6 @@ prepare "$many"
 beside() { # one after the other: more side by side, and tests wait for a processor
 	echo "as an ordinary user with one id ($one):"
 	as_user "$one" "-m 'not root' $of_one" && code=0 || code=1
-	echo "what is pure:"
-	"$python" -m pytest -q tests/unit tests/golden tests/fuzz tests/test_layers.py || code=1
 	if command -v newuidmap >/dev/null; then
 		echo "as an ordinary user with subordinate ids ($many):"
 		as_user "$many" "-m 'not root' $of_many" || code=1
@@ -50,19 +48,22 @@ beside() { # one after the other: more side by side, and tests wait for a proces
 	fi
 	return "$code"
 }
-# Of what is pure only what depends on who runs it; the 42 Dockerfiles and the example's agent are root's.
-of_one="tests/os tests/scenarios tests/unit/test_private_places.py tests/unit/test_native_intake.py tests/unit/test_host_access.py"
+# Root runs of what is pure only what depends on who runs it; the 42 Dockerfiles and the example's agent are root's.
+of_root="tests/os tests/scenarios tests/fuzz"
+for name in private_places native_intake host_access standins_custom; do of_root="$of_root tests/unit/test_$name.py"; done
+of_one="tests/os tests/scenarios tests/unit tests/golden tests/test_layers.py"
 of_one="$of_one --ignore=tests/scenarios/test_dockerfiles.py --ignore=tests/scenarios/test_agent.py"
 # With subordinate ids without what takes long and meets the same code as with one id.
 of_many="tests/scenarios tests/os/test_rung.py"
 for name in agent build bundle clocks dockerfiles dry_run full_disk images kill_points offline probes rotation standins together; do
 	of_many="$of_many --ignore=tests/scenarios/test_$name.py"
 done
-if [ -n "${KAP_TEST_ALL:-}" ]; then of_many=tests/scenarios; of_one=tests; fi
+if [ -n "${KAP_TEST_ALL:-}" ]; then of_many=tests/scenarios; of_one=tests of_root=tests; fi
 beside >"$place/beside.log" 2>&1 &
 beside=$!
 failed=0
-"$python" -m pytest -q --durations=15 tests/os tests/scenarios || failed=1
+# shellcheck disable=SC2086 # several words
+"$python" -m pytest -q --durations=15 $of_root || failed=1
 wait "$beside" || failed=1
 cat "$place/beside.log"
 exit "$failed"

@@ -16,13 +16,8 @@ from kapelle.plan.observed import Endpoint, PublishedPort
 from kapelle.state import store
 from kapelle.state.paths import Paths
 
-_STREAMS = (
-    "tty:",
-    "stdin:",
-    "stdout:",
-    "stderr:",
-    STAGE,
-)  # beginnings of names in the keeper's store that are not the network's
+# beginnings of names in the keeper's store that are not the network's
+_STREAMS = ("tty:", "stdin:", "stdout:", "stderr:", STAGE)
 _OF_CONTAINERS = ("port", "dns-udp", "dns-tcp", "tty", "stdin", "stdout", "stderr")
 
 
